@@ -1,0 +1,1 @@
+"""telflow's operators."""
