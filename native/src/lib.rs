@@ -1,12 +1,21 @@
 //! `telflow._native`: OTLP bytes <-> Arrow, and the few kernels that a benchmark demands.
 //!
-//! This file is the whole border to Python: it registers functions and turns errors into exceptions.
-//! Work happens in the other modules, with the interpreter lock released.
+//! This file only lists what Python sees. Work happens in the modules, with the interpreter lock released.
+
+mod attributes;
+mod decode;
+mod encode;
+mod json;
+mod redact;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+    decode::register(m)?;
+    encode::register(m)?;
+    json::register(m)?;
+    redact::register(m)?;
+    attributes::register(m)
 }
