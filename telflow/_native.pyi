@@ -1,5 +1,3 @@
-"""What the Rust crate in `native/` offers. Only `telflow` imports it."""
-
 __version__: str
 
 # decode.rs

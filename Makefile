@@ -1,0 +1,57 @@
+# One command each; all work from a fresh clone. `make help` lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+NPROC := $(shell getconf _NPROCESSORS_ONLN)
+export PYTHON
+
+.PHONY: help setup demo run test lint format bench coverage fuzz lock docs clean
+
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv: locked dependencies, development tools, the compiled native module
+	@.ci/setup
+
+demo: setup ## Run a gateway, an instrumented example shop, an archive query and a replay; ends by itself
+	@$(BIN)/telflow demo
+
+run: setup ## Keep a gateway up on 4317 (gRPC) and 4318 (HTTP); Ctrl-C drains it
+	@$(BIN)/telflow run
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest -n $(NPROC) --dist worksteal $(ARGS)
+
+lint: setup ## Check style, types, import layers and the Rust crate; warnings are errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cargo fmt --manifest-path native/Cargo.toml --check
+	cargo clippy --quiet --manifest-path native/Cargo.toml --all-targets --locked -- -D warnings
+
+format: setup ## Rewrite Python and Rust sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --manifest-path native/Cargo.toml
+
+bench: setup ## Run every benchmark against its reference; figures go to bench/results/
+	@set -e; for b in bench/bench_*.py; do m=$${b%.py}; echo "== $$m"; $(BIN)/python -m $${m//\//.}; done
+
+coverage: setup ## Run the tests and show line and branch coverage; fails under 90 %
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -n $(NPROC) --dist worksteal --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --show-missing --skip-covered --fail-under=90
+
+fuzz: setup ## Fuzz the codec for SECONDS (60 by default)
+	@.ci/fuzz $${SECONDS_EACH:-60}
+
+docs: setup ## Write the generated parts of docs/ anew
+	@$(BIN)/python -m docs.build
+
+lock: setup ## Resolve the dependencies anew into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --extra demo --group dev pyproject.toml --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## Remove what the commands above have made
+	rm -rf .venv native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage* telflow/_native*.so
