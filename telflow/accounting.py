@@ -1,0 +1,154 @@
+"""What became of every record: counts per outcome, signal, tenant, component and reason.
+
+The law the counts obey, per tenant and signal::
+
+    received + derived = delivered + dropped + quarantined + throttled + in flight
+
+*derived* are records telflow made itself (metrics aggregated from spans, records read back from an archive, and the
+second and further copies of a record that a flow sends to several sinks).
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from telflow.batch import TelemetryBatch
+from telflow.schema import Signal
+
+__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant"]
+
+
+class Outcome(enum.StrEnum):
+    """What happened to a record; the first two bring it in, the others end its way."""
+
+    RECEIVED = "received"
+    DERIVED = "derived"
+    DELIVERED = "delivered"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+    THROTTLED = "throttled"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LedgerRow:
+    """One count of the ledger.
+
+    Attributes:
+        outcome: What happened.
+        signal: To records of which signal.
+        tenant: Whose; an empty string when the owner is unknown.
+        component: Which source, operator or sink says so, by its step id.
+        reason: Why, in a fixed word or two (`retries exhausted`), never with data in it; empty when it goes well.
+        count: How many records.
+    """
+
+    outcome: Outcome
+    signal: Signal
+    tenant: str
+    component: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The sums of one tenant and signal.
+
+    >>> Balance(received=10, delivered=7, dropped=1).in_flight
+    2
+    """
+
+    received: int = 0
+    derived: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    throttled: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Records that came in and have not ended their way yet; below zero means that one was counted twice."""
+        return self.received + self.derived - self.delivered - self.dropped - self.quarantined - self.throttled
+
+
+class Ledger:
+    """Thread-safe record counts, cheap enough for every batch.
+
+    >>> ledger = Ledger()
+    >>> ledger.add(Outcome.RECEIVED, Signal.TRACES, "acme", 512, component="otlp")
+    >>> ledger.add(Outcome.DROPPED, Signal.TRACES, "acme", 2, component="export", reason="refused")
+    >>> ledger.balance()["acme", Signal.TRACES].in_flight
+    510
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[Outcome, Signal, str, str, str], int] = {}
+
+    def add(
+        self, outcome: Outcome, signal: Signal, tenant: str | None, count: int, *, component: str, reason: str = ""
+    ) -> None:
+        """Add `count` records; zero adds nothing.
+
+        Raises:
+            ValueError: `count` is negative: what happened cannot be taken back.
+        """
+        if count < 0:
+            raise ValueError(f"ledger: expected a count of at least 0, got {count} ({outcome}, {component})")
+        if not count:
+            return
+        key = (outcome, signal, tenant or "", component, reason)
+        with self._lock:
+            self._counts[key] = self._counts.get(key, 0) + count
+
+    def add_batch(self, outcome: Outcome, batch: TelemetryBatch, *, component: str, reason: str = "") -> None:
+        """Add every record of `batch` under the tenant its resource belongs to."""
+        for tenant, count in count_by_tenant(batch).items():
+            self.add(outcome, batch.signal, tenant, count, component=component, reason=reason)
+
+    def rows(self) -> tuple[LedgerRow, ...]:
+        """Return all counts, in a stable order."""
+        with self._lock:
+            counts = list(self._counts.items())
+        return tuple(sorted(LedgerRow(*key, count) for key, count in counts))
+
+    def balance(self) -> dict[tuple[str, Signal], Balance]:
+        """Return the sums by (tenant, signal)."""
+        sums: dict[tuple[str, Signal], dict[str, int]] = {}
+        for row in self.rows():
+            of_outcome = sums.setdefault((row.tenant, row.signal), {})
+            of_outcome[row.outcome] = of_outcome.get(row.outcome, 0) + row.count
+        return {key: Balance(**of_outcome) for key, of_outcome in sums.items()}
+
+
+def count_by_tenant(batch: TelemetryBatch) -> dict[str, int]:
+    """Return how many records of `batch` belong to each tenant; an unknown owner is the empty string.
+
+    A batch of one tenant, the usual case, costs a look at its few resources; another one histogram of `resource`.
+
+    >>> count_by_tenant(TelemetryBatch.empty(Signal.LOGS))
+    {}
+    """
+    if not batch.num_rows:
+        return {}
+    tenants = batch.resources["tenant"].dictionary_encode(null_encoding="encode")
+    names = [name or "" for name in tenants.dictionary.to_pylist()]
+    if len(names) == 1:
+        return {names[0]: batch.num_rows}
+    per_resource = np.bincount(batch.records["resource"].to_numpy(), minlength=len(tenants))
+    codes = pc.fill_null(tenants.indices, 0).to_numpy()
+    per_tenant = np.bincount(codes, weights=per_resource, minlength=len(names)).astype(np.int64)
+    counts: dict[str, int] = {}
+    for name, count in zip(names, per_tenant.tolist(), strict=True):
+        if count:
+            counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+LEDGER = Ledger()
+"""The ledger of this process, which every component uses unless it is given another."""
