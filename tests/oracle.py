@@ -97,7 +97,7 @@ def canonical(message: Message) -> bytes:
 
 def _identity(envelope: Any, member: str) -> bytes:
     present = envelope.HasField(member)
-    return bytes([present]) + canonical(getattr(envelope, member)) + b"\0" + envelope.schema_url.encode()
+    return bytes([present]) + canonical(getattr(envelope, member)) + b"\0" + str(envelope.schema_url).encode()
 
 
 def _row_number(seen: dict[bytes, int], rows: list[Row], row: Row, identity: bytes) -> int:
