@@ -1,0 +1,1 @@
+"""`telflow demo`: an instrumented example shop, the gateway, and what came of it."""
