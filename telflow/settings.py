@@ -40,7 +40,13 @@ def parse_duration(value: object) -> object:
 
 
 def _write_duration(value: timedelta) -> str:
-    return f"{value.total_seconds():g}s"
+    """Write with the largest unit that needs no fraction, so that `parse_duration` reads the same value back."""
+    micros = value // timedelta(microseconds=1)
+    for unit in ("d", "h", "m", "s", "ms"):
+        size = round(_UNITS_S[unit] * 1_000_000)
+        if micros % size == 0:
+            return f"{micros // size}{unit}" if micros else "0s"
+    return f"{micros}us"
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_write_duration, when_used="json")]
