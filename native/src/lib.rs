@@ -4,15 +4,21 @@
 
 mod attributes;
 mod decode;
+mod descriptor;
 mod encode;
+mod error;
 mod json;
+mod normalise;
 mod redact;
+mod wire;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    descriptor::register(m)?;
+    normalise::register(m)?;
     decode::register(m)?;
     encode::register(m)?;
     json::register(m)?;

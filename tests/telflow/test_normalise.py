@@ -1,0 +1,256 @@
+"""native/src/{descriptor,wire,normalise}.rs: reads irregular protobuf exactly as the official library does."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError as OfficialError
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telflow import _native
+from telflow.errors import DecodeError
+from telflow.schema import Signal
+from tests.oracle import REQUESTS, canonical
+from tests.strategies import mutations, requests, thorough
+
+SIGNALS = pytest.mark.parametrize("signal", list(Signal))
+_TYPES = {getattr(FieldDescriptor, name): name[5:].lower() for name in dir(FieldDescriptor) if name.startswith("TYPE_")}
+_SCOPE = "resource_spans[0].scope_spans[0]."
+_IDS = {"trace_id", "span_id", "parent_span_id"}
+_PROTO = "opentelemetry.proto."
+_FIXED64 = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64}
+_DELIMITED = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE}
+
+
+def official(signal: Signal, payload: bytes) -> bytes | None:
+    """Canonical bytes of what the official library reads, None where it refuses."""
+    request: Any = REQUESTS[signal]()
+    try:
+        request.ParseFromString(payload)
+    except OfficialError:
+        return None
+    return canonical(request)
+
+
+def ours(signal: Signal, payload: bytes) -> bytes | None:
+    try:
+        return _native.normalise(signal, payload)[0]
+    except DecodeError:
+        return None
+
+
+def _reachable(descriptor: Any, found: dict[str, Any]) -> None:
+    if descriptor.full_name not in found:
+        found[descriptor.full_name] = descriptor
+        for field in descriptor.fields:
+            if field.message_type:
+                _reachable(field.message_type, found)
+
+
+def _label(field: Any) -> str:
+    if field.is_repeated:
+        return "repeated"
+    if field.containing_oneof and not field.containing_oneof.name.startswith("_"):
+        return "oneof"
+    return "explicit" if field.has_presence else "implicit"
+
+
+def test_table_equals_the_installed_opentelemetry_proto() -> None:
+    """Every field of every reachable message is in the native table, no other, and its assumptions hold."""
+    found: dict[str, Any] = {}
+    for request in REQUESTS.values():
+        _reachable(request.DESCRIPTOR, found)
+    expected = set()
+    for name, descriptor in found.items():
+        assert sum(not o.name.startswith("_") for o in descriptor.oneofs) <= 1, name
+        for field in descriptor.fields:
+            kind = _TYPES[field.type]
+            if field.message_type:
+                kind = field.message_type.full_name.removeprefix(_PROTO)
+            elif field.name in _IDS:
+                kind = "id"
+            row = (name.removeprefix(_PROTO), field.number, field.name, field.json_name, kind, _label(field))
+            expected.add(row)
+            assert not field.is_repeated or field.type in _DELIMITED or field.is_packed, row
+    assert set(_native.otlp_fields()) == expected
+
+
+@SIGNALS
+@thorough(25)
+@given(data=st.data())
+def test_any_request_is_read_as_the_official_library_reads_it(signal: Signal, data: st.DataObject) -> None:
+    """Canonical bytes equal the official library's, and no known field is counted as unknown."""
+    request = data.draw(requests(signal))
+    assert _native.normalise(signal, request.SerializeToString()) == (canonical(request), 0)
+
+
+@SIGNALS
+@thorough(60)
+@given(data=st.data())
+def test_mutated_bytes_are_refused_or_read_alike(signal: Signal, data: st.DataObject) -> None:
+    """What the official library refuses is refused, what it accepts means the same."""
+    payload = data.draw(mutations(data.draw(requests(signal)).SerializeToString()))
+    assert ours(signal, payload) == official(signal, payload)
+
+
+def _varint(number: int, overlong: int = 0) -> bytes:
+    out = bytearray()
+    number %= 2**64
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    for _ in range(min(overlong, 10 - len(out))):
+        out[-1] |= 0x80
+        out.append(0)
+    return bytes(out)
+
+
+def _delimited(content: bytes, overlong: int = 0) -> bytes:
+    return _varint(len(content), overlong) + content
+
+
+_NUMBER = st.one_of(st.sampled_from([0, 1, 127, 128, 2**31, 2**32, 2**32 + 7, 2**63, 2**64 - 1]), st.integers(0, 2**64))
+
+
+@st.composite
+def _value(draw: st.DrawFn, wire_type: int, number: int, level: int) -> bytes:
+    """Bytes after a tag, of any content."""
+    match wire_type:
+        case 0:
+            return _varint(draw(_NUMBER), draw(st.integers(0, 10)))
+        case 1:
+            return draw(st.one_of(st.just(bytes(8)), st.binary(min_size=8, max_size=8)))
+        case 2:
+            return _delimited(draw(st.one_of(st.binary(max_size=9), st.just("ö".encode()), st.just(bytes(16)))))
+        case 3:
+            inner = draw(st.integers(0, 20))
+            content = b""
+            if inner and level < 3:
+                inner_type = draw(st.sampled_from([0, 1, 2, 3, 5]))
+                content = _varint(inner << 3 | inner_type) + draw(_value(inner_type, inner, level + 1))
+            return content + _varint((number + (draw(st.integers(0, 30)) == 7)) << 3 | 4)
+        case 5:
+            return draw(st.binary(min_size=4, max_size=4))
+        case _:
+            return b""
+
+
+@st.composite
+def _field(draw: st.DrawFn, field: FieldDescriptor, level: int) -> bytes:
+    """A value of the field in one of the wire forms it may have: unpacked, packed, split, overlong."""
+    number: Any = field.number
+    overlong = draw(st.sampled_from([0, 0, 0, 1, 3]))
+    tag = number << 3
+    if field.message_type:
+        return _varint(tag | 2, overlong) + _delimited(draw(soup(field.message_type, level + 1)), overlong)
+    if field.type in _DELIMITED:
+        text = draw(
+            st.sampled_from([b"", b"a", "naïve".encode(), bytes(16), bytes(8), b"\xc3" * draw(st.integers(0, 1))])
+        )
+        return _varint(tag | 2, overlong) + _delimited(text, overlong)
+    if field.type in _FIXED64:
+        numbers = [struct.pack("<Q", n % 2**64) for n in draw(st.lists(_NUMBER, min_size=1, max_size=3))]
+        wire_type = 1
+    elif field.type == FieldDescriptor.TYPE_FIXED32:
+        numbers, wire_type = [struct.pack("<I", draw(_NUMBER) % 2**32)], 5
+    else:
+        numbers = [_varint(n, overlong) for n in draw(st.lists(_NUMBER, min_size=1, max_size=3))]
+        wire_type = 0
+    if field.is_repeated and draw(st.booleans()):
+        return _varint(tag | 2) + _delimited(b"".join(numbers[: draw(st.integers(0, 3))]))
+    return b"".join(_varint(tag | wire_type, overlong) + n for n in numbers)
+
+
+@st.composite
+def soup(draw: st.DrawFn, descriptor: Any, level: int = 0) -> bytes:
+    """Wire bytes of a message with its fields in any order and number, between unknown ones and groups."""
+    out = []
+    fields = [f for f in descriptor.fields if level < 9 or not f.message_type]
+    for _ in range(draw(st.integers(0, 5 if level else 3))):
+        if not fields or draw(st.integers(0, 7)) == 0:
+            number, wire_type = draw(st.integers(1, 20)), draw(st.sampled_from([0, 1, 2, 3, 5]))
+            out.append(_varint(number << 3 | wire_type) + draw(_value(wire_type, number, 0)))
+        else:
+            out.append(draw(_field(draw(st.sampled_from(fields)), level)))
+    return b"".join(out)
+
+
+@SIGNALS
+@thorough(60)
+@given(data=st.data())
+def test_irregular_wire_forms_are_refused_or_read_alike(signal: Signal, data: st.DataObject) -> None:
+    """Merged messages, overwritten oneofs, split and unpacked lists, groups, overlong varints: as officially read."""
+    payload = data.draw(soup(REQUESTS[signal].DESCRIPTOR))
+    assert ours(signal, payload) == official(signal, payload)
+
+
+@pytest.mark.parametrize("levels", [98, 99, 100, 101, 102, 150])
+def test_depth_limit_is_the_official_one(levels: int) -> None:
+    """100 levels of messages or groups below the request are read, one more is refused."""
+    nested = b""
+    for level in range(levels, 4, -1):  # an ArrayValue at odd levels, an AnyValue at even ones
+        nested = (b"\x2a" if level % 2 else b"\x0a") + _delimited(nested)
+    in_key_value = b"\x0a" + _delimited(b"\x12" + _delimited(nested))
+    as_messages = b"\x0a" + _delimited(b"\x0a" + _delimited(in_key_value))
+    as_groups = b"\x9b\x06" * levels + b"\x9c\x06" * levels
+    for payload in (as_messages, as_groups):
+        assert ours(Signal.TRACES, payload) == official(Signal.TRACES, payload)
+        assert (ours(Signal.TRACES, payload) is None) == (levels > 100)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason", "offset", "path"),
+    [
+        (b"\x0a", "truncated varint", 1, "resource_spans[0]"),
+        (b"\x0a\x05\x0a", "length 5 beyond the end of its message", 1, "resource_spans[0]"),
+        (b"\x00\x01", "invalid field number", 0, ""),
+        (b"\x0f", "invalid wire type 7", 1, ""),
+        (b"\x0c", "end of a group that was not begun", 0, ""),
+        (b"\xa3\x06", "group without an end", 2, ""),
+        (b"\x0a\x00\x0a\x04\x1a\x02a\xff", "invalid UTF-8", 7, "resource_spans[1].schema_url"),
+        (
+            b"\x0a\x04\x12\x02\x0a\x01",
+            "length 1 beyond the end of its message",
+            5,
+            _SCOPE + "scope",
+        ),
+        (
+            b"\x0a\x06\x12\x04\x12\x02\x39\x00",
+            "truncated number",
+            7,
+            _SCOPE + "spans[0].start_time_unix_nano",
+        ),
+        (b"\xff" * 11, "varint longer than 10 bytes", 0, ""),
+    ],
+)
+def test_refusal_says_why_and_where(payload: bytes, reason: str, offset: int, path: str) -> None:
+    """The error names reason, byte offset and field path."""
+    assert official(Signal.TRACES, payload) is None
+    with pytest.raises(DecodeError) as caught:
+        _native.normalise(Signal.TRACES, payload)
+    assert (caught.value.reason, caught.value.offset, caught.value.path) == (reason, offset, path)
+
+
+def test_unknown_fields_are_counted() -> None:
+    """A field number nobody knows, a foreign wire type and a whole group each count as one."""
+    payload = b"\xa0\x06\x01" + b"\x08\x01" + b"\xa3\x06\xa0\x06\x01\xa4\x06" + b"\x0a\x03\xa2\x06\x00"
+    assert _native.normalise(Signal.TRACES, payload) == (b"\x0a\x00", 4)
+
+
+def test_unknown_signal_is_refused() -> None:
+    """A signal the table does not know is an error of the caller, not of the data."""
+    with pytest.raises(ValueError, match='expected traces, metrics or logs, got "profiles"'):
+        _native.normalise("profiles", b"")
+
+
+def test_oracle_refuses_something() -> None:
+    """The comparisons above are not vacuous: the oracle does tell good from bad."""
+    message: Message = REQUESTS[Signal.LOGS]()
+    assert official(Signal.LOGS, message.SerializeToString()) == b""
+    assert official(Signal.LOGS, b"\x0a") is None
