@@ -1,3 +1,5 @@
+import pyarrow as pa
+
 __version__: str
 
 # descriptor.rs
@@ -15,6 +17,22 @@ def normalise(signal: str, payload: bytes) -> tuple[bytes, int]:
     """
 
 # decode.rs
+
+def decode(
+    payloads: list[bytes],
+    signal: str,
+    tenants: list[str | None],
+    max_payload_bytes: int,
+    max_expansion_bytes: int,
+    max_depth: int,
+) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, int]:
+    """Records, resources and scopes of the payloads, and how many unknown fields were skipped.
+
+    `tenants` names the tenant of each payload, or is empty.
+
+    Raises:
+        DecodeError: A payload is not what the official library reads, or is beyond a limit.
+    """
 
 # encode.rs
 

@@ -1,7 +1,223 @@
 //! OTLP protobuf bytes -> Arrow columns.
+//!
+//! Two ways lead there. The quick one (`decode/`) reads a payload once, straight into columns, as long as it is written
+//! the way encoders write. On anything else it gives up, and `normalise` either says what is wrong, and where, or turns
+//! the payload into the form the quick way reads.
 
+mod columns;
+mod cursor;
+mod envelope;
+mod logs;
+mod metrics;
+pub(crate) mod nested;
+mod places;
+mod points;
+mod traces;
+mod values;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use arrow_array::RecordBatch;
+use arrow_pyarrow::ToPyArrow;
 use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
-pub fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::descriptor::Signal;
+use crate::error::ParseError;
+use crate::normalise::normalise_message;
+use crate::wire::Reader;
+use envelope::{Decoder, Limits, Records, Stop};
+
+/// Arrow's 32-bit offsets must hold whatever a batch's payloads become; nothing grows fourfold.
+const MAX_BATCH_BYTES: usize = i32::MAX as usize / 4;
+
+/// A batch, and how many unknown fields were skipped.
+pub struct Decoded {
+    pub records: RecordBatch,
+    pub resources: RecordBatch,
+    pub scopes: RecordBatch,
+    pub unknown: u64,
+}
+
+/// What a batch may cost.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of one payload.
+    pub payload_bytes: usize,
+    /// Bytes of columns beyond the payloads' own.
+    pub expansion_bytes: usize,
+    /// Levels of messages and groups below the request.
+    pub depth: u32,
+}
+
+/// Read payloads of one signal into one batch; `tenants` names the tenant of each, or of none when it is empty.
+pub fn decode(
+    signal: Signal,
+    payloads: &[&[u8]],
+    tenants: &[Option<&str>],
+    bounds: Bounds,
+) -> Result<Decoded, ParseError> {
+    let total = payloads.iter().map(|p| p.len()).sum::<usize>();
+    if let Some(large) = payloads.iter().find(|p| p.len() > bounds.payload_bytes) {
+        let reason = format!(
+            "payload of {} bytes, the limit is {}",
+            large.len(),
+            bounds.payload_bytes
+        );
+        return Err(ParseError::new(reason, bounds.payload_bytes));
+    }
+    if total > MAX_BATCH_BYTES {
+        return Err(ParseError::new(
+            format!("batch of {total} bytes, the limit is {MAX_BATCH_BYTES}"),
+            0,
+        ));
+    }
+    let (names, numbers) = distinct(tenants);
+    let regular: Vec<Cow<'_, [u8]>> = payloads.iter().map(|p| Cow::Borrowed(*p)).collect();
+    let failed = match quick(signal, &regular, &names, &numbers, bounds) {
+        Ok(decoded) => return Ok(decoded),
+        Err(failed) => failed,
+    };
+    if let Failed::Limit(reason) = failed {
+        return Err(ParseError::new(reason, 0));
+    }
+    // Every payload, not only the one that failed: so this happens once, however many are irregular.
+    let mut unknown = 0;
+    let mut regular = Vec::with_capacity(payloads.len());
+    for (i, payload) in payloads.iter().enumerate() {
+        let (bytes, skipped) =
+            normalise_message(signal.request(), Reader::new(payload), bounds.depth).map_err(
+                |error| {
+                    if payloads.len() > 1 {
+                        error.inside("payloads", Some(i))
+                    } else {
+                        error
+                    }
+                },
+            )?;
+        unknown += skipped;
+        regular.push(Cow::Owned(bytes));
+    }
+    match quick(signal, &regular, &names, &numbers, bounds) {
+        Ok(decoded) => Ok(Decoded {
+            unknown: decoded.unknown + unknown,
+            ..decoded
+        }),
+        Err(Failed::Limit(reason)) => Err(ParseError::new(reason, 0)),
+        // Not reached as far as anyone knows; refusing is what is left if it ever is.
+        Err(Failed::Irregular) => Err(ParseError::new("not readable in its normal form", 0)),
+    }
+}
+
+/// The distinct tenants, and for each payload the number of its own among them.
+fn distinct<'a>(tenants: &[Option<&'a str>]) -> (Vec<Option<&'a str>>, Vec<u32>) {
+    let mut names = Vec::new();
+    let mut known = HashMap::new();
+    let numbers = tenants
+        .iter()
+        .map(|tenant| {
+            *known.entry(*tenant).or_insert_with(|| {
+                names.push(*tenant);
+                names.len() as u32 - 1
+            })
+        })
+        .collect();
+    if names.is_empty() {
+        names.push(None);
+    }
+    (names, numbers)
+}
+
+enum Failed {
+    Irregular,
+    Limit(String),
+}
+
+fn quick(
+    signal: Signal,
+    payloads: &[Cow<'_, [u8]>],
+    tenants: &[Option<&str>],
+    numbers: &[u32],
+    bounds: Bounds,
+) -> Result<Decoded, Failed> {
+    match signal {
+        Signal::Traces => quick_as::<traces::Spans>(payloads, tenants, numbers, bounds),
+        Signal::Logs => quick_as::<logs::LogRecords>(payloads, tenants, numbers, bounds),
+        Signal::Metrics => quick_as::<metrics::DataPoints>(payloads, tenants, numbers, bounds),
+    }
+}
+
+fn quick_as<R: Records>(
+    payloads: &[Cow<'_, [u8]>],
+    tenants: &[Option<&str>],
+    numbers: &[u32],
+    bounds: Bounds,
+) -> Result<Decoded, Failed> {
+    let total = payloads.iter().map(|p| p.len()).sum();
+    let limits = Limits {
+        depth: bounds.depth,
+        expansion: bounds.expansion_bytes,
+    };
+    let mut decoder = Decoder::<R>::new(total, tenants.to_vec(), limits);
+    for (i, payload) in payloads.iter().enumerate() {
+        decoder
+            .request(payload, numbers.get(i).copied().unwrap_or(0))
+            .map_err(|stop| match stop {
+                Stop::Irregular => Failed::Irregular,
+                Stop::TooLarge => Failed::Limit(format!(
+                    "columns over {} bytes more than the payload",
+                    bounds.expansion_bytes
+                )),
+            })?;
+    }
+    let unknown = decoder.unknown;
+    // The one way in which it fails is invalid UTF-8, and `normalise` says where.
+    let [records, resources, scopes] = decoder.finish().map_err(|_| Failed::Irregular)?;
+    Ok(Decoded {
+        records,
+        resources,
+        scopes,
+        unknown,
+    })
+}
+
+/// Records, resources, scopes, and how many unknown fields were skipped.
+type PyDecoded<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u64);
+
+#[pyfunction]
+#[pyo3(name = "decode")]
+fn py_decode<'py>(
+    py: Python<'py>,
+    payloads: Vec<PyBackedBytes>,
+    signal: &str,
+    tenants: Vec<Option<PyBackedStr>>,
+    max_payload_bytes: usize,
+    max_expansion_bytes: usize,
+    max_depth: u32,
+) -> PyResult<PyDecoded<'py>> {
+    let signal = Signal::parse(signal)?;
+    let bounds = Bounds {
+        payload_bytes: max_payload_bytes,
+        expansion_bytes: max_expansion_bytes,
+        depth: max_depth,
+    };
+    let decoded = py.detach(|| {
+        let payloads: Vec<&[u8]> = payloads.iter().map(|p| p.as_ref()).collect();
+        let tenants: Vec<Option<&str>> = tenants
+            .iter()
+            .map(|t| t.as_ref().map(|t| t.as_ref()))
+            .collect();
+        decode(signal, &payloads, &tenants, bounds)
+    })?;
+    Ok((
+        decoded.records.to_pyarrow(py)?,
+        decoded.resources.to_pyarrow(py)?,
+        decoded.scopes.to_pyarrow(py)?,
+        decoded.unknown,
+    ))
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(py_decode, m)?)
 }

@@ -10,6 +10,7 @@ mod error;
 mod json;
 mod normalise;
 mod redact;
+mod schema;
 mod wire;
 
 use pyo3::prelude::*;

@@ -1,0 +1,126 @@
+//! Log records.
+
+use std::sync::Arc;
+
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
+use arrow_array::{ArrayRef, RecordBatch};
+
+use super::columns::{numbers, Built, Ids, Irregulars, Texts};
+use super::cursor::{set_message, set_text, Cursor, Irregular};
+use super::envelope::{Records, Stop};
+use super::values::{AnyValues, Attributes};
+use crate::schema;
+
+/// Bytes of payload per log record, for a first guess of how many rows there will be.
+const BYTES_PER_LOG: usize = 300;
+/// Bytes of columns per log record beyond the contents of its strings and lists.
+const ROW_BYTES: usize = 125;
+
+pub struct LogRecords {
+    time: Vec<u64>,
+    observed_time: Vec<u64>,
+    severity_number: Vec<i32>,
+    severity_text: Texts,
+    body: AnyValues,
+    attributes: Attributes,
+    dropped_attributes: Vec<u32>,
+    flags: Vec<u32>,
+    trace_id: Ids,
+    span_id: Ids,
+    irregular_ids: Irregulars,
+    event_name: Texts,
+}
+
+impl Records for LogRecords {
+    fn with_capacity(bytes: usize, _limit: usize) -> Self {
+        let rows = bytes / BYTES_PER_LOG;
+        Self {
+            time: Vec::with_capacity(rows),
+            observed_time: Vec::with_capacity(rows),
+            severity_number: Vec::with_capacity(rows),
+            severity_text: Texts::with_capacity(rows, rows * 5),
+            body: AnyValues::with_capacity(rows),
+            attributes: Attributes::with_capacity(rows, bytes),
+            dropped_attributes: Vec::with_capacity(rows),
+            flags: Vec::with_capacity(rows),
+            trace_id: Ids::with_capacity(16, rows),
+            span_id: Ids::with_capacity(8, rows),
+            irregular_ids: Irregulars::default(),
+            event_name: Texts::with_capacity(rows, 0),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop> {
+        let mut cursor = Cursor(body);
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let (mut trace_id, mut span_id): (&[u8], &[u8]) = (&[], &[]);
+        let (mut severity_text, mut event_name): (&[u8], &[u8]) = (&[], &[]);
+        let (mut time, mut observed_time, mut severity_number) = (0, 0, 0);
+        let (mut dropped_attributes, mut flags) = (0, 0);
+        let mut content = None;
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x09 => time = cursor.fixed64()?,
+                0x10 => severity_number = cursor.varint32()? as i32,
+                0x1a => set_text(&mut severity_text, cursor.bytes()?)?,
+                0x2a => set_message(&mut content, cursor.bytes()?)?,
+                0x32 => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x38 => dropped_attributes = cursor.varint32()?,
+                0x45 => flags = cursor.fixed32()?,
+                0x4a => trace_id = cursor.bytes()?,
+                0x52 => span_id = cursor.bytes()?,
+                0x59 => observed_time = cursor.fixed64()?,
+                0x62 => set_text(&mut event_name, cursor.bytes()?)?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        let row = self.time.len();
+        // No short cut: both have to be pushed.
+        if self.trace_id.push(trace_id) | self.span_id.push(span_id) {
+            self.irregular_ids
+                .push(row, &[(0x4a, trace_id, 16), (0x52, span_id, 8)]);
+        }
+        self.time.push(time);
+        self.observed_time.push(observed_time);
+        self.severity_number.push(severity_number);
+        self.severity_text.push(severity_text);
+        self.attributes.close();
+        self.dropped_attributes.push(dropped_attributes);
+        self.flags.push(flags);
+        self.event_name.push(event_name);
+        Ok(self.body.push(content, inside, unknown)?)
+    }
+
+    fn rows(&self) -> usize {
+        self.time.len()
+    }
+
+    fn expansion(&self) -> usize {
+        self.time.len() * ROW_BYTES + self.attributes.expansion()
+    }
+
+    fn finish(self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {
+        let rows = self.time.len();
+        let columns = vec![
+            resource,
+            scope,
+            numbers::<UInt64Type>(self.time),
+            numbers::<UInt64Type>(self.observed_time),
+            numbers::<Int32Type>(self.severity_number),
+            self.severity_text.strings(None)?,
+            self.body.finish()?,
+            self.attributes.finish()?,
+            numbers::<UInt32Type>(self.dropped_attributes),
+            numbers::<UInt32Type>(self.flags),
+            self.trace_id.finish()?,
+            self.span_id.finish()?,
+            self.irregular_ids.finish(rows)?,
+            self.event_name.strings(None)?,
+        ];
+        RecordBatch::try_new(Arc::clone(&schema::LOG_RECORDS), columns)
+    }
+}

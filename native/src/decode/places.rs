@@ -1,0 +1,444 @@
+//! Resources and scopes: each distinct one once, by content, over all payloads of a batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::types::UInt32Type;
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_buffer::{BooleanBuffer, NullBuffer};
+
+use super::columns::{list, numbers, structs, Built, Ends, Texts};
+use super::cursor::{set_text, Cursor, Fast, Irregular};
+use super::values::{describe_text, Attributes};
+use crate::schema;
+
+/// Row numbers by raw bytes (quick, most envelopes repeat) and by content (the same resource may be written in two ways).
+struct Known<'a> {
+    by_bytes: HashMap<(u32, Option<&'a [u8]>, &'a [u8]), (u32, u64)>,
+    by_content: HashMap<Vec<u8>, u32>,
+}
+
+impl<'a> Known<'a> {
+    fn new() -> Self {
+        Self {
+            by_bytes: HashMap::new(),
+            by_content: HashMap::new(),
+        }
+    }
+
+    /// Row of the place that `key` stands for. `add` reads it into a new last row and returns its description and how many
+    /// unknown fields it had; `drop_last` takes that row back when an equal one is there.
+    fn row<S>(
+        &mut self,
+        key: (u32, Option<&'a [u8]>, &'a [u8]),
+        unknown: &mut u64,
+        table: &mut S,
+        add: impl FnOnce(&mut S, &mut u64) -> Fast<Vec<u8>>,
+        drop_last: impl FnOnce(&mut S),
+    ) -> Fast<u32> {
+        if let Some(&(row, unknown_inside)) = self.by_bytes.get(&key) {
+            *unknown += unknown_inside;
+            return Ok(row);
+        }
+        let mut unknown_inside = 0;
+        let content = add(table, &mut unknown_inside)?;
+        let next = self.by_content.len() as u32;
+        let row = *self.by_content.entry(content).or_insert(next);
+        if row != next {
+            drop_last(table);
+        }
+        self.by_bytes.insert(key, (row, unknown_inside));
+        *unknown += unknown_inside;
+        Ok(row)
+    }
+}
+
+pub struct Resources<'a> {
+    known: Known<'a>,
+    tenants: Vec<Option<&'a str>>,
+    table: ResourceTable,
+}
+
+struct ResourceTable {
+    tenant: Vec<u32>,
+    present: Vec<bool>,
+    attributes: Attributes,
+    dropped: Vec<u32>,
+    refs: EntityRefs,
+    schema_url: Texts,
+}
+
+impl<'a> Resources<'a> {
+    /// `tenants`: the distinct tenants, by the number under which `row` is told them.
+    pub fn new(tenants: Vec<Option<&'a str>>) -> Self {
+        let table = ResourceTable {
+            tenant: Vec::new(),
+            present: Vec::new(),
+            attributes: Attributes::with_capacity(0, 0),
+            dropped: Vec::new(),
+            refs: EntityRefs::new(),
+            schema_url: Texts::with_capacity(0, 0),
+        };
+        Self {
+            known: Known::new(),
+            tenants,
+            table,
+        }
+    }
+
+    /// Row of a resource; `left` is how many levels may still be entered below the Resource message.
+    pub fn row(
+        &mut self,
+        tenant: u32,
+        resource: Option<&'a [u8]>,
+        schema_url: &'a [u8],
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<u32> {
+        let add = |table: &mut ResourceTable, unknown: &mut u64| {
+            table.add(tenant, resource, schema_url, left, unknown)?;
+            Ok(table.describe())
+        };
+        self.known.row(
+            (tenant, resource, schema_url),
+            unknown,
+            &mut self.table,
+            add,
+            ResourceTable::drop_last,
+        )
+    }
+
+    pub fn finish(self) -> Built<RecordBatch> {
+        let ResourceTable {
+            tenant,
+            present,
+            attributes,
+            dropped,
+            refs,
+            schema_url,
+        } = self.table;
+        let mut names = Texts::with_capacity(tenant.len(), 0);
+        tenant
+            .iter()
+            .for_each(|&t| names.push(self.tenants[t as usize].unwrap_or_default().as_bytes()));
+        let known = tenant
+            .iter()
+            .map(|&t| self.tenants[t as usize].is_some())
+            .collect::<BooleanBuffer>();
+        let columns = vec![
+            names.strings(Some(NullBuffer::new(known)))?,
+            attributes.finish_with(Some(NullBuffer::from(present)))?,
+            numbers::<UInt32Type>(dropped),
+            refs.finish()?,
+            schema_url.strings(None)?,
+        ];
+        RecordBatch::try_new(Arc::clone(&schema::RESOURCES), columns)
+    }
+}
+
+impl ResourceTable {
+    fn add(
+        &mut self,
+        tenant: u32,
+        resource: Option<&[u8]>,
+        schema_url: &[u8],
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<()> {
+        let mut cursor = Cursor(resource.unwrap_or_default());
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let mut dropped = 0;
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x0a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x10 => dropped = cursor.varint32()?,
+                0x1a => self.refs.push(cursor.bytes()?, inside, unknown)?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.tenant.push(tenant);
+        self.present.push(resource.is_some());
+        self.attributes.close();
+        self.dropped.push(dropped);
+        self.refs.close();
+        self.schema_url.push(schema_url);
+        Ok(())
+    }
+
+    fn describe(&self) -> Vec<u8> {
+        let last = self.tenant.len() - 1;
+        let mut out = Vec::with_capacity(256);
+        out.extend(self.tenant[last].to_le_bytes());
+        out.push(u8::from(self.present[last]));
+        self.attributes.describe(last, &mut out);
+        out.extend(self.dropped[last].to_le_bytes());
+        self.refs.describe(last, &mut out);
+        describe_text(self.schema_url.get(last), &mut out);
+        out
+    }
+
+    fn drop_last(&mut self) {
+        let rows = self.tenant.len() - 1;
+        self.tenant.truncate(rows);
+        self.present.truncate(rows);
+        self.attributes.truncate(rows);
+        self.dropped.truncate(rows);
+        self.refs.truncate(rows);
+        self.schema_url.truncate(rows);
+    }
+}
+
+/// Lists of EntityRefs.
+struct EntityRefs {
+    schema_url: Texts,
+    kind: Texts,
+    id_keys: TextLists,
+    description_keys: TextLists,
+    ends: Ends,
+}
+
+impl EntityRefs {
+    fn new() -> Self {
+        let texts = || Texts::with_capacity(0, 0);
+        Self {
+            schema_url: texts(),
+            kind: texts(),
+            id_keys: TextLists::new(),
+            description_keys: TextLists::new(),
+            ends: Ends::with_capacity(0),
+        }
+    }
+
+    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
+        let mut cursor = Cursor(body);
+        let (mut schema_url, mut kind): (&[u8], &[u8]) = (&[], &[]);
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x0a => set_text(&mut schema_url, cursor.bytes()?)?,
+                0x12 => set_text(&mut kind, cursor.bytes()?)?,
+                0x1a => self.id_keys.texts.push(cursor.bytes()?),
+                0x22 => self.description_keys.texts.push(cursor.bytes()?),
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.schema_url.push(schema_url);
+        self.kind.push(kind);
+        self.id_keys.close();
+        self.description_keys.close();
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.ends.push(self.schema_url.len());
+    }
+
+    fn describe(&self, row: usize, out: &mut Vec<u8>) {
+        let range = self.ends.range(row);
+        out.extend((range.len() as u32).to_le_bytes());
+        for i in range {
+            describe_text(self.schema_url.get(i), out);
+            describe_text(self.kind.get(i), out);
+            self.id_keys.describe(i, out);
+            self.description_keys.describe(i, out);
+        }
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        let left = self.ends.last();
+        self.schema_url.truncate(left);
+        self.kind.truncate(left);
+        self.id_keys.truncate(left);
+        self.description_keys.truncate(left);
+    }
+
+    fn finish(self) -> Built<ArrayRef> {
+        let children = vec![
+            self.schema_url.strings(None)?,
+            self.kind.strings(None)?,
+            self.id_keys.finish()?,
+            self.description_keys.finish()?,
+        ];
+        let refs = structs(&schema::ENTITY_REF, children, None)?;
+        list(
+            schema::item(refs.data_type().clone()),
+            self.ends,
+            refs,
+            None,
+        )
+    }
+}
+
+/// Lists of strings.
+struct TextLists {
+    texts: Texts,
+    ends: Ends,
+}
+
+impl TextLists {
+    fn new() -> Self {
+        Self {
+            texts: Texts::with_capacity(0, 0),
+            ends: Ends::with_capacity(0),
+        }
+    }
+
+    fn close(&mut self) {
+        self.ends.push(self.texts.len());
+    }
+
+    fn describe(&self, row: usize, out: &mut Vec<u8>) {
+        let range = self.ends.range(row);
+        out.extend((range.len() as u32).to_le_bytes());
+        range.for_each(|i| describe_text(self.texts.get(i), out));
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        self.texts.truncate(self.ends.last());
+    }
+
+    fn finish(self) -> Built<ArrayRef> {
+        let texts = self.texts.strings(None)?;
+        list(
+            schema::item(texts.data_type().clone()),
+            self.ends,
+            texts,
+            None,
+        )
+    }
+}
+
+pub struct Scopes<'a> {
+    known: Known<'a>,
+    table: ScopeTable,
+}
+
+struct ScopeTable {
+    present: Vec<bool>,
+    name: Texts,
+    version: Texts,
+    attributes: Attributes,
+    dropped: Vec<u32>,
+    schema_url: Texts,
+}
+
+impl<'a> Scopes<'a> {
+    pub fn new() -> Self {
+        let texts = || Texts::with_capacity(0, 0);
+        let table = ScopeTable {
+            present: Vec::new(),
+            name: texts(),
+            version: texts(),
+            attributes: Attributes::with_capacity(0, 0),
+            dropped: Vec::new(),
+            schema_url: texts(),
+        };
+        Self {
+            known: Known::new(),
+            table,
+        }
+    }
+
+    /// Row of a scope; `left` is how many levels may still be entered below the InstrumentationScope message.
+    pub fn row(
+        &mut self,
+        scope: Option<&'a [u8]>,
+        schema_url: &'a [u8],
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<u32> {
+        let add = |table: &mut ScopeTable, unknown: &mut u64| {
+            table.add(scope, schema_url, left, unknown)?;
+            Ok(table.describe())
+        };
+        self.known.row(
+            (0, scope, schema_url),
+            unknown,
+            &mut self.table,
+            add,
+            ScopeTable::drop_last,
+        )
+    }
+
+    pub fn finish(self) -> Built<RecordBatch> {
+        let ScopeTable {
+            present,
+            name,
+            version,
+            attributes,
+            dropped,
+            schema_url,
+        } = self.table;
+        let columns = vec![
+            name.strings(Some(NullBuffer::from(present)))?,
+            version.strings(None)?,
+            attributes.finish()?,
+            numbers::<UInt32Type>(dropped),
+            schema_url.strings(None)?,
+        ];
+        RecordBatch::try_new(Arc::clone(&schema::SCOPES), columns)
+    }
+}
+
+impl ScopeTable {
+    fn add(
+        &mut self,
+        scope: Option<&[u8]>,
+        schema_url: &[u8],
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<()> {
+        let mut cursor = Cursor(scope.unwrap_or_default());
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let (mut name, mut version): (&[u8], &[u8]) = (&[], &[]);
+        let mut dropped = 0;
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x0a => set_text(&mut name, cursor.bytes()?)?,
+                0x12 => set_text(&mut version, cursor.bytes()?)?,
+                0x1a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x20 => dropped = cursor.varint32()?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.present.push(scope.is_some());
+        self.name.push(name);
+        self.version.push(version);
+        self.attributes.close();
+        self.dropped.push(dropped);
+        self.schema_url.push(schema_url);
+        Ok(())
+    }
+
+    fn describe(&self) -> Vec<u8> {
+        let last = self.present.len() - 1;
+        let mut out = Vec::with_capacity(128);
+        out.push(u8::from(self.present[last]));
+        describe_text(self.name.get(last), &mut out);
+        describe_text(self.version.get(last), &mut out);
+        self.attributes.describe(last, &mut out);
+        out.extend(self.dropped[last].to_le_bytes());
+        describe_text(self.schema_url.get(last), &mut out);
+        out
+    }
+
+    fn drop_last(&mut self) {
+        let rows = self.present.len() - 1;
+        self.present.truncate(rows);
+        self.name.truncate(rows);
+        self.version.truncate(rows);
+        self.attributes.truncate(rows);
+        self.dropped.truncate(rows);
+        self.schema_url.truncate(rows);
+    }
+}

@@ -1,0 +1,337 @@
+//! Spans.
+
+use std::sync::Arc;
+
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_buffer::NullBufferBuilder;
+
+use super::columns::{list, numbers, structs, Built, Ends, Ids, Irregulars, Optional, Texts};
+use super::cursor::{set_message, set_text, Cursor, Fast, Irregular};
+use super::envelope::{Records, Stop};
+use super::values::Attributes;
+use crate::schema;
+
+/// Bytes of payload per span, for a first guess of how many rows there will be.
+const BYTES_PER_SPAN: usize = 400;
+/// Bytes of columns per span beyond the contents of its strings and lists.
+const ROW_BYTES: usize = 140;
+
+pub struct Spans {
+    trace_id: Ids,
+    span_id: Ids,
+    parent_span_id: Ids,
+    irregular_ids: Irregulars,
+    trace_state: Texts,
+    flags: Vec<u32>,
+    name: Texts,
+    kind: Vec<i32>,
+    start: Vec<u64>,
+    end: Vec<u64>,
+    attributes: Attributes,
+    dropped_attributes: Vec<u32>,
+    events: Events,
+    dropped_events: Vec<u32>,
+    links: Links,
+    dropped_links: Vec<u32>,
+    status_code: Optional<i32>,
+    status_message: Texts,
+    status: NullBufferBuilder,
+}
+
+impl Records for Spans {
+    fn with_capacity(bytes: usize, _limit: usize) -> Self {
+        let rows = bytes / BYTES_PER_SPAN;
+        Self {
+            trace_id: Ids::with_capacity(16, rows),
+            span_id: Ids::with_capacity(8, rows),
+            parent_span_id: Ids::with_capacity(8, rows),
+            irregular_ids: Irregulars::default(),
+            trace_state: Texts::with_capacity(rows, 0),
+            flags: Vec::with_capacity(rows),
+            name: Texts::with_capacity(rows, rows * 20),
+            kind: Vec::with_capacity(rows),
+            start: Vec::with_capacity(rows),
+            end: Vec::with_capacity(rows),
+            attributes: Attributes::with_capacity(rows, bytes),
+            dropped_attributes: Vec::with_capacity(rows),
+            events: Events::with_capacity(rows),
+            dropped_events: Vec::with_capacity(rows),
+            links: Links::with_capacity(rows),
+            dropped_links: Vec::with_capacity(rows),
+            status_code: Optional::with_capacity(rows),
+            status_message: Texts::with_capacity(rows, 0),
+            status: NullBufferBuilder::new(rows),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop> {
+        let mut cursor = Cursor(body);
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let (mut trace_id, mut span_id, mut parent_span_id): (&[u8], &[u8], &[u8]) =
+            (&[], &[], &[]);
+        let (mut trace_state, mut name): (&[u8], &[u8]) = (&[], &[]);
+        let (mut flags, mut kind, mut start, mut end) = (0, 0, 0, 0);
+        let (mut dropped_attributes, mut dropped_events, mut dropped_links) = (0, 0, 0);
+        let mut status = None;
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x0a => trace_id = cursor.bytes()?,
+                0x12 => span_id = cursor.bytes()?,
+                0x1a => set_text(&mut trace_state, cursor.bytes()?)?,
+                0x22 => parent_span_id = cursor.bytes()?,
+                0x2a => set_text(&mut name, cursor.bytes()?)?,
+                0x30 => kind = cursor.varint32()? as i32,
+                0x39 => start = cursor.fixed64()?,
+                0x41 => end = cursor.fixed64()?,
+                0x4a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x50 => dropped_attributes = cursor.varint32()?,
+                0x5a => self.events.push(cursor.bytes()?, inside, unknown)?,
+                0x60 => dropped_events = cursor.varint32()?,
+                0x6a => self.links.push(cursor.bytes()?, inside, unknown)?,
+                0x70 => dropped_links = cursor.varint32()?,
+                0x7a => set_message(&mut status, cursor.bytes()?)?,
+                0x85 => flags = cursor.fixed32()?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        let row = self.kind.len();
+        // No short cut: every one of the three has to be pushed.
+        let irregular = self.trace_id.push(trace_id)
+            | self.span_id.push(span_id)
+            | self.parent_span_id.push(parent_span_id);
+        if irregular {
+            self.irregular_ids.push(
+                row,
+                &[
+                    (0x0a, trace_id, 16),
+                    (0x12, span_id, 8),
+                    (0x22, parent_span_id, 8),
+                ],
+            );
+        }
+        self.trace_state.push(trace_state);
+        self.flags.push(flags);
+        self.name.push(name);
+        self.kind.push(kind);
+        self.start.push(start);
+        self.end.push(end);
+        self.attributes.close();
+        self.dropped_attributes.push(dropped_attributes);
+        self.events.close();
+        self.dropped_events.push(dropped_events);
+        self.links.close();
+        self.dropped_links.push(dropped_links);
+        Ok(self.push_status(status, inside, unknown)?)
+    }
+
+    fn rows(&self) -> usize {
+        self.kind.len()
+    }
+
+    fn expansion(&self) -> usize {
+        self.kind.len() * ROW_BYTES
+            + self.attributes.expansion()
+            + self.events.attributes.expansion()
+            + self.links.attributes.expansion()
+    }
+
+    fn finish(mut self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {
+        let rows = self.kind.len();
+        let columns = vec![
+            resource,
+            scope,
+            self.trace_id.finish()?,
+            self.span_id.finish()?,
+            self.parent_span_id.finish()?,
+            self.irregular_ids.finish(rows)?,
+            self.trace_state.strings(None)?,
+            numbers::<UInt32Type>(self.flags),
+            self.name.strings(None)?,
+            numbers::<Int32Type>(self.kind),
+            numbers::<UInt64Type>(self.start),
+            numbers::<UInt64Type>(self.end),
+            self.attributes.finish()?,
+            numbers::<UInt32Type>(self.dropped_attributes),
+            self.events.finish()?,
+            numbers::<UInt32Type>(self.dropped_events),
+            self.links.finish()?,
+            numbers::<UInt32Type>(self.dropped_links),
+            self.status_code.finish::<Int32Type>()?,
+            self.status_message.strings(self.status.finish())?,
+        ];
+        RecordBatch::try_new(Arc::clone(&schema::SPANS), columns)
+    }
+}
+
+impl Spans {
+    #[inline(always)]
+    fn push_status(&mut self, body: Option<&[u8]>, left: u32, unknown: &mut u64) -> Fast<()> {
+        let Some(body) = body else {
+            self.status_code.push(None);
+            self.status_message.push(&[]);
+            self.status.append_null();
+            return Ok(());
+        };
+        let mut cursor = Cursor(body);
+        let mut message: &[u8] = &[];
+        let mut code = 0;
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x12 => set_text(&mut message, cursor.bytes()?)?,
+                0x18 => code = cursor.varint32()? as i32,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.status_code.push(Some(code));
+        self.status_message.push(message);
+        self.status.append_non_null();
+        Ok(())
+    }
+}
+
+struct Events {
+    time: Vec<u64>,
+    name: Texts,
+    attributes: Attributes,
+    dropped: Vec<u32>,
+    ends: Ends,
+}
+
+impl Events {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            time: Vec::new(),
+            name: Texts::with_capacity(0, 0),
+            attributes: Attributes::with_capacity(0, 0),
+            dropped: Vec::new(),
+            ends: Ends::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
+        let mut cursor = Cursor(body);
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let mut name: &[u8] = &[];
+        let (mut time, mut dropped) = (0, 0);
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x09 => time = cursor.fixed64()?,
+                0x12 => set_text(&mut name, cursor.bytes()?)?,
+                0x1a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x20 => dropped = cursor.varint32()?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.time.push(time);
+        self.name.push(name);
+        self.attributes.close();
+        self.dropped.push(dropped);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.ends.push(self.time.len());
+    }
+
+    fn finish(self) -> Built<ArrayRef> {
+        let children = vec![
+            numbers::<UInt64Type>(self.time),
+            self.name.strings(None)?,
+            self.attributes.finish()?,
+            numbers::<UInt32Type>(self.dropped),
+        ];
+        let events = structs(&schema::EVENT, children, None)?;
+        list(
+            schema::item(events.data_type().clone()),
+            self.ends,
+            events,
+            None,
+        )
+    }
+}
+
+struct Links {
+    trace_id: Texts,
+    span_id: Texts,
+    trace_state: Texts,
+    attributes: Attributes,
+    dropped: Vec<u32>,
+    flags: Vec<u32>,
+    ends: Ends,
+}
+
+impl Links {
+    fn with_capacity(rows: usize) -> Self {
+        let texts = || Texts::with_capacity(0, 0);
+        Self {
+            trace_id: texts(),
+            span_id: texts(),
+            trace_state: texts(),
+            attributes: Attributes::with_capacity(0, 0),
+            dropped: Vec::new(),
+            flags: Vec::new(),
+            ends: Ends::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
+        let mut cursor = Cursor(body);
+        let inside = left.checked_sub(1).ok_or(Irregular)?;
+        let (mut trace_id, mut span_id, mut trace_state): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
+        let (mut dropped, mut flags) = (0, 0);
+        while !cursor.is_empty() {
+            match cursor.tag()? {
+                0x0a => trace_id = cursor.bytes()?,
+                0x12 => span_id = cursor.bytes()?,
+                0x1a => set_text(&mut trace_state, cursor.bytes()?)?,
+                0x22 => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x28 => dropped = cursor.varint32()?,
+                0x35 => flags = cursor.fixed32()?,
+                tag => {
+                    cursor.skip(tag, left)?;
+                    *unknown += 1;
+                }
+            }
+        }
+        self.trace_id.push(trace_id);
+        self.span_id.push(span_id);
+        self.trace_state.push(trace_state);
+        self.attributes.close();
+        self.dropped.push(dropped);
+        self.flags.push(flags);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.ends.push(self.flags.len());
+    }
+
+    fn finish(self) -> Built<ArrayRef> {
+        let children = vec![
+            self.trace_id.binary(None)?,
+            self.span_id.binary(None)?,
+            self.trace_state.strings(None)?,
+            self.attributes.finish()?,
+            numbers::<UInt32Type>(self.dropped),
+            numbers::<UInt32Type>(self.flags),
+        ];
+        let links = structs(&schema::LINK, children, None)?;
+        list(
+            schema::item(links.data_type().clone()),
+            self.ends,
+            links,
+            None,
+        )
+    }
+}

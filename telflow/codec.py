@@ -1,0 +1,113 @@
+"""OTLP bytes <-> `TelemetryBatch`.
+
+What `decode` accepts is what the official protobuf library accepts, and means the same; `encode` is its inverse up to
+the grouping of records. Both release the interpreter lock while they work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from telflow import _native
+from telflow.batch import TelemetryBatch
+from telflow.schema import Signal
+
+__all__ = ["DEFAULT_LIMITS", "Limits", "decode", "decode_many"]
+
+_LEAST_DEPTH = 10
+"""An attribute of an exemplar stands on the eighth level below the request; its value may at least hold a list."""
+_MOST_DEPTH = 100
+"""The official library reads no deeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What decoding may cost; a payload beyond a limit is refused with `DecodeError`.
+
+    Attributes:
+        payload_bytes: Size of one payload, uncompressed.
+        expansion_bytes: Memory that the columns of a batch may take beyond the contents of its strings and lists. Every
+            record costs some 100 to 200 bytes even when it takes two in the payload, and a metric's name is repeated on
+            each of its points: without this limit a few megabytes could become any number of gigabytes.
+        depth: Levels of messages (and of groups that nobody knows) below the request, from 10 to 100. The official
+            library refuses more than 100.
+    """
+
+    payload_bytes: int = 64 * 2**20
+    expansion_bytes: int = 512 * 2**20
+    depth: int = _MOST_DEPTH
+
+    def __post_init__(self) -> None:
+        if not _LEAST_DEPTH <= self.depth <= _MOST_DEPTH:
+            raise ValueError(f"depth: expected {_LEAST_DEPTH} to {_MOST_DEPTH}, got {self.depth}")
+        if self.payload_bytes < 0 or self.expansion_bytes < 0:
+            raise ValueError("payload_bytes, expansion_bytes: expected 0 or more")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def decode(
+    payload: bytes,
+    signal: Signal,
+    *,
+    tenant: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> TelemetryBatch:
+    """Read one Export{Trace,Metrics,Logs}ServiceRequest.
+
+    Equal resources and equal scopes become one row each. Empty envelopes leave no records, and metrics without points
+    leave none either. Fields this version does not know are skipped and counted in `unknown_fields`.
+
+    Args:
+        payload: The request.
+        signal: What it carries.
+        tenant: Whose data it is; stands on every resource.
+        limits: What decoding may cost.
+
+    Raises:
+        DecodeError: The payload is not such a request, or is beyond a limit; says at which byte and in which field.
+
+    >>> decode(b"", Signal.TRACES).num_rows
+    0
+    >>> decode(bytes([0x0A, 5, 0x1A, 3, 0xFF, 0xFF, 0xFF]), Signal.TRACES)
+    Traceback (most recent call last):
+    telflow.errors.DecodeError: invalid UTF-8 at byte 4 in resource_spans[0].schema_url
+    """
+    return decode_many([payload], signal, tenants=[tenant], limits=limits)
+
+
+def decode_many(
+    payloads: Sequence[bytes],
+    signal: Signal,
+    *,
+    tenants: Sequence[str | None] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> TelemetryBatch:
+    """Read several requests of one signal into one batch, in order.
+
+    Resources and scopes that several payloads share become one row each; resources of different tenants stay apart.
+
+    Args:
+        payloads: The requests.
+        signal: What they carry.
+        tenants: The tenant of each payload; None when no tenant is known for any.
+        limits: What decoding may cost; `expansion_bytes` is for all payloads together.
+
+    Raises:
+        DecodeError: A payload is not such a request, or is beyond a limit; when there are several, the path begins with
+            ``payloads[i]`` and the offset is one in that payload.
+        ValueError: `tenants` is not as long as `payloads`.
+    """
+    if tenants is not None and len(tenants) != len(payloads):
+        raise ValueError(f"tenants: expected one for each of the {len(payloads)} payloads, got {len(tenants)}")
+    records, resources, scopes, unknown = _native.decode(
+        list(payloads),
+        signal,
+        list(tenants or ()),
+        limits.payload_bytes,
+        limits.expansion_bytes,
+        limits.depth,
+    )
+    return TelemetryBatch(signal, records, resources, scopes, unknown)
