@@ -38,6 +38,22 @@ def decode(
 
 # json.rs
 
+def json_to_protobuf(signal: str, text: bytes) -> tuple[bytes, int]:
+    """Protobuf bytes of an OTLP/JSON request, and how many unknown names it had.
+
+    Fields stand in the order of the text, which is not the canonical one.
+
+    Raises:
+        DecodeError: The text is not JSON, or not an OTLP/JSON request of the signal.
+    """
+
+def protobuf_to_json(signal: str, payload: bytes) -> bytes:
+    """OTLP/JSON text of a request in protobuf bytes; unknown fields are left out.
+
+    Raises:
+        DecodeError: What the official library refuses.
+    """
+
 # redact.rs
 
 # attributes.rs

@@ -11,7 +11,6 @@ use crate::descriptor::{Field, Kind, Label, Message, Signal};
 use crate::error::ParseError;
 use crate::wire::{self, Reader, DELIMITED, END_GROUP, FIXED32, FIXED64, MAX_DEPTH, VARINT};
 
-#[allow(dead_code)] // until decode.rs falls back to it
 /// Canonical bytes of a request, or why the official library refuses it.
 pub fn normalise(signal: Signal, payload: &[u8]) -> Result<Vec<u8>, ParseError> {
     normalise_message(signal.request(), Reader::new(payload), MAX_DEPTH).map(|(bytes, _)| bytes)
