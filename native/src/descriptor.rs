@@ -161,25 +161,21 @@ use Kind::{
 message! { EXPORT_TRACE_SERVICE_REQUEST, 0, "collector.trace.v1.ExportTraceServiceRequest",
     (1, "resource_spans", "resourceSpans", Msg(&RESOURCE_SPANS), Repeated),
 }
-
 message! { RESOURCE_SPANS, 1, "trace.v1.ResourceSpans",
     (1, "resource", "resource", Msg(&RESOURCE), Explicit),
     (2, "scope_spans", "scopeSpans", Msg(&SCOPE_SPANS), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { RESOURCE, 2, "resource.v1.Resource",
     (1, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (2, "dropped_attributes_count", "droppedAttributesCount", Uint32, Implicit),
     (3, "entity_refs", "entityRefs", Msg(&ENTITY_REF), Repeated),
 }
-
 message! { KEY_VALUE, 3, "common.v1.KeyValue",
     (1, "key", "key", Str, Implicit),
     (2, "value", "value", Msg(&ANY_VALUE), Explicit),
     (3, "key_strindex", "keyStrindex", Int32, Implicit),
 }
-
 message! { ANY_VALUE, 4, "common.v1.AnyValue",
     (1, "string_value", "stringValue", Str, Oneof),
     (2, "bool_value", "boolValue", Bool, Oneof),
@@ -190,35 +186,29 @@ message! { ANY_VALUE, 4, "common.v1.AnyValue",
     (7, "bytes_value", "bytesValue", Bytes, Oneof),
     (8, "string_value_strindex", "stringValueStrindex", Int32, Oneof),
 }
-
 message! { ARRAY_VALUE, 5, "common.v1.ArrayValue",
     (1, "values", "values", Msg(&ANY_VALUE), Repeated),
 }
-
 message! { KEY_VALUE_LIST, 6, "common.v1.KeyValueList",
     (1, "values", "values", Msg(&KEY_VALUE), Repeated),
 }
-
 message! { ENTITY_REF, 7, "common.v1.EntityRef",
     (1, "schema_url", "schemaUrl", Str, Implicit),
     (2, "type", "type", Str, Implicit),
     (3, "id_keys", "idKeys", Str, Repeated),
     (4, "description_keys", "descriptionKeys", Str, Repeated),
 }
-
 message! { SCOPE_SPANS, 8, "trace.v1.ScopeSpans",
     (1, "scope", "scope", Msg(&INSTRUMENTATION_SCOPE), Explicit),
     (2, "spans", "spans", Msg(&SPAN), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { INSTRUMENTATION_SCOPE, 9, "common.v1.InstrumentationScope",
     (1, "name", "name", Str, Implicit),
     (2, "version", "version", Str, Implicit),
     (3, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (4, "dropped_attributes_count", "droppedAttributesCount", Uint32, Implicit),
 }
-
 message! { SPAN, 10, "trace.v1.Span",
     (1, "trace_id", "traceId", Id, Implicit),
     (2, "span_id", "spanId", Id, Implicit),
@@ -237,14 +227,12 @@ message! { SPAN, 10, "trace.v1.Span",
     (15, "status", "status", Msg(&STATUS), Explicit),
     (16, "flags", "flags", Fixed32, Implicit),
 }
-
 message! { SPAN_EVENT, 11, "trace.v1.Span.Event",
     (1, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
     (2, "name", "name", Str, Implicit),
     (3, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (4, "dropped_attributes_count", "droppedAttributesCount", Uint32, Implicit),
 }
-
 message! { SPAN_LINK, 12, "trace.v1.Span.Link",
     (1, "trace_id", "traceId", Id, Implicit),
     (2, "span_id", "spanId", Id, Implicit),
@@ -253,28 +241,23 @@ message! { SPAN_LINK, 12, "trace.v1.Span.Link",
     (5, "dropped_attributes_count", "droppedAttributesCount", Uint32, Implicit),
     (6, "flags", "flags", Fixed32, Implicit),
 }
-
 message! { STATUS, 13, "trace.v1.Status",
     (2, "message", "message", Str, Implicit),
     (3, "code", "code", Enum, Implicit),
 }
-
 message! { EXPORT_METRICS_SERVICE_REQUEST, 14, "collector.metrics.v1.ExportMetricsServiceRequest",
     (1, "resource_metrics", "resourceMetrics", Msg(&RESOURCE_METRICS), Repeated),
 }
-
 message! { RESOURCE_METRICS, 15, "metrics.v1.ResourceMetrics",
     (1, "resource", "resource", Msg(&RESOURCE), Explicit),
     (2, "scope_metrics", "scopeMetrics", Msg(&SCOPE_METRICS), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { SCOPE_METRICS, 16, "metrics.v1.ScopeMetrics",
     (1, "scope", "scope", Msg(&INSTRUMENTATION_SCOPE), Explicit),
     (2, "metrics", "metrics", Msg(&METRIC), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { METRIC, 17, "metrics.v1.Metric",
     (1, "name", "name", Str, Implicit),
     (2, "description", "description", Str, Implicit),
@@ -286,11 +269,9 @@ message! { METRIC, 17, "metrics.v1.Metric",
     (11, "summary", "summary", Msg(&SUMMARY), Oneof),
     (12, "metadata", "metadata", Msg(&KEY_VALUE), Repeated),
 }
-
 message! { GAUGE, 18, "metrics.v1.Gauge",
     (1, "data_points", "dataPoints", Msg(&NUMBER_DATA_POINT), Repeated),
 }
-
 message! { NUMBER_DATA_POINT, 19, "metrics.v1.NumberDataPoint",
     (2, "start_time_unix_nano", "startTimeUnixNano", Fixed64, Implicit),
     (3, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
@@ -300,7 +281,6 @@ message! { NUMBER_DATA_POINT, 19, "metrics.v1.NumberDataPoint",
     (7, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (8, "flags", "flags", Uint32, Implicit),
 }
-
 message! { EXEMPLAR, 20, "metrics.v1.Exemplar",
     (2, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
     (3, "as_double", "asDouble", Double, Oneof),
@@ -309,18 +289,15 @@ message! { EXEMPLAR, 20, "metrics.v1.Exemplar",
     (6, "as_int", "asInt", Sfixed64, Oneof),
     (7, "filtered_attributes", "filteredAttributes", Msg(&KEY_VALUE), Repeated),
 }
-
 message! { SUM, 21, "metrics.v1.Sum",
     (1, "data_points", "dataPoints", Msg(&NUMBER_DATA_POINT), Repeated),
     (2, "aggregation_temporality", "aggregationTemporality", Enum, Implicit),
     (3, "is_monotonic", "isMonotonic", Bool, Implicit),
 }
-
 message! { HISTOGRAM, 22, "metrics.v1.Histogram",
     (1, "data_points", "dataPoints", Msg(&HISTOGRAM_DATA_POINT), Repeated),
     (2, "aggregation_temporality", "aggregationTemporality", Enum, Implicit),
 }
-
 message! { HISTOGRAM_DATA_POINT, 23, "metrics.v1.HistogramDataPoint",
     (2, "start_time_unix_nano", "startTimeUnixNano", Fixed64, Implicit),
     (3, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
@@ -334,12 +311,10 @@ message! { HISTOGRAM_DATA_POINT, 23, "metrics.v1.HistogramDataPoint",
     (11, "min", "min", Double, Explicit),
     (12, "max", "max", Double, Explicit),
 }
-
 message! { EXPONENTIAL_HISTOGRAM, 24, "metrics.v1.ExponentialHistogram",
     (1, "data_points", "dataPoints", Msg(&EXPONENTIAL_HISTOGRAM_DATA_POINT), Repeated),
     (2, "aggregation_temporality", "aggregationTemporality", Enum, Implicit),
 }
-
 message! { EXPONENTIAL_HISTOGRAM_DATA_POINT, 25, "metrics.v1.ExponentialHistogramDataPoint",
     (1, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (2, "start_time_unix_nano", "startTimeUnixNano", Fixed64, Implicit),
@@ -356,16 +331,13 @@ message! { EXPONENTIAL_HISTOGRAM_DATA_POINT, 25, "metrics.v1.ExponentialHistogra
     (13, "max", "max", Double, Explicit),
     (14, "zero_threshold", "zeroThreshold", Double, Implicit),
 }
-
 message! { EXPONENTIAL_HISTOGRAM_DATA_POINT_BUCKETS, 26, "metrics.v1.ExponentialHistogramDataPoint.Buckets",
     (1, "offset", "offset", Sint32, Implicit),
     (2, "bucket_counts", "bucketCounts", Uint64, Repeated),
 }
-
 message! { SUMMARY, 27, "metrics.v1.Summary",
     (1, "data_points", "dataPoints", Msg(&SUMMARY_DATA_POINT), Repeated),
 }
-
 message! { SUMMARY_DATA_POINT, 28, "metrics.v1.SummaryDataPoint",
     (2, "start_time_unix_nano", "startTimeUnixNano", Fixed64, Implicit),
     (3, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
@@ -375,28 +347,23 @@ message! { SUMMARY_DATA_POINT, 28, "metrics.v1.SummaryDataPoint",
     (7, "attributes", "attributes", Msg(&KEY_VALUE), Repeated),
     (8, "flags", "flags", Uint32, Implicit),
 }
-
 message! { SUMMARY_DATA_POINT_VALUE_AT_QUANTILE, 29, "metrics.v1.SummaryDataPoint.ValueAtQuantile",
     (1, "quantile", "quantile", Double, Implicit),
     (2, "value", "value", Double, Implicit),
 }
-
 message! { EXPORT_LOGS_SERVICE_REQUEST, 30, "collector.logs.v1.ExportLogsServiceRequest",
     (1, "resource_logs", "resourceLogs", Msg(&RESOURCE_LOGS), Repeated),
 }
-
 message! { RESOURCE_LOGS, 31, "logs.v1.ResourceLogs",
     (1, "resource", "resource", Msg(&RESOURCE), Explicit),
     (2, "scope_logs", "scopeLogs", Msg(&SCOPE_LOGS), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { SCOPE_LOGS, 32, "logs.v1.ScopeLogs",
     (1, "scope", "scope", Msg(&INSTRUMENTATION_SCOPE), Explicit),
     (2, "log_records", "logRecords", Msg(&LOG_RECORD), Repeated),
     (3, "schema_url", "schemaUrl", Str, Implicit),
 }
-
 message! { LOG_RECORD, 33, "logs.v1.LogRecord",
     (1, "time_unix_nano", "timeUnixNano", Fixed64, Implicit),
     (2, "severity_number", "severityNumber", Enum, Implicit),
@@ -458,7 +425,7 @@ type Row = (
     u32,
     &'static str,
     &'static str,
-    String,
+    &'static str,
     &'static str,
 );
 
@@ -481,8 +448,8 @@ fn otlp_fields() -> Vec<Row> {
         .collect()
 }
 
-fn kind_name(kind: Kind) -> String {
-    let name = match kind {
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
         Double => "double",
         Fixed64 => "fixed64",
         Sfixed64 => "sfixed64",
@@ -498,8 +465,7 @@ fn kind_name(kind: Kind) -> String {
         Bytes => "bytes",
         Id => "id",
         Msg(message) => message.name,
-    };
-    name.to_owned()
+    }
 }
 
 fn label_name(label: Label) -> &'static str {

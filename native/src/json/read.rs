@@ -269,7 +269,7 @@ fn put_hex(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
 /// Write what base64 text means, length first: standard or URL-safe alphabet, padded or not.
 fn put_base64(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
     let text = match text {
-        [rest @ .., b'=', b'='] | [rest @ .., b'='] if text.len() % 4 == 0 => rest,
+        [rest @ .., b'=', b'='] | [rest @ .., b'='] if text.len().is_multiple_of(4) => rest,
         _ => text,
     };
     if text.len() % 4 == 1 {

@@ -326,7 +326,7 @@ impl<'a> Number<'a> {
 
 /// Names met in one object, to refuse a second value for one.
 #[derive(Default)]
-pub struct Names(Option<Box<HashSet<Vec<u8>>>>);
+pub struct Names(Option<HashSet<Vec<u8>>>);
 
 impl Names {
     pub fn add(&mut self, name: &[u8], at: usize) -> Result<(), ParseError> {
