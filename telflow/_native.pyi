@@ -36,6 +36,22 @@ def decode(
 
 # encode.rs
 
+def encode(signal: str, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch) -> bytes:
+    """One Export*ServiceRequest.
+
+    Raises:
+        EncodeError: A column is missing or of another type, or a row number points nowhere.
+    """
+
+def encode_split(
+    signal: str, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch, max_bytes: int
+) -> list[bytes]:
+    """Requests of at most `max_bytes` bytes each; one empty request when there are no records.
+
+    Raises:
+        EncodeError: As `encode`, or a record that does not fit into a request alone.
+    """
+
 # json.rs
 
 def json_to_protobuf(signal: str, text: bytes) -> tuple[bytes, int]:

@@ -13,7 +13,7 @@ from telflow import _native
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "decode", "decode_many"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "decode", "decode_many", "encode", "encode_split"]
 
 _LEAST_DEPTH = 10
 """An attribute of an exemplar stands on the eighth level below the request; its value may at least hold a list."""
@@ -111,3 +111,31 @@ def decode_many(
         limits.depth,
     )
     return TelemetryBatch(signal, records, resources, scopes, unknown)
+
+
+def encode(batch: TelemetryBatch) -> bytes:
+    """Write a batch as one Export{Trace,Metrics,Logs}ServiceRequest.
+
+    Records are grouped by resource, scope and (data points) metric, in the order in which these first appear; within a
+    group they keep their order. Resources and scopes without records are left out. Bytes are minimal and fields ascend,
+    as the official library writes them.
+
+    Raises:
+        EncodeError: The request would be larger than 2 GiB.
+
+    >>> encode(TelemetryBatch.empty(Signal.TRACES))
+    b''
+    """
+    return _native.encode(batch.signal, batch.records, batch.resources, batch.scopes)
+
+
+def encode_split(batch: TelemetryBatch, max_bytes: int) -> list[bytes]:
+    """Write a batch as requests of at most `max_bytes` each, in the order of `encode`.
+
+    Each is as full as it can be without changing that order; resources, scopes and metrics are repeated where needed.
+    A batch without records gives one empty request.
+
+    Raises:
+        EncodeError: A record does not fit into a request of its own; the message names it.
+    """
+    return _native.encode_split(batch.signal, batch.records, batch.resources, batch.scopes, max_bytes)

@@ -1,7 +1,141 @@
 //! Arrow columns -> OTLP protobuf bytes.
+//!
+//! Records are grouped by resource, scope and metric, and written from the last to the first (`backward.rs`), so that one
+//! pass over the columns is enough.
 
+mod backward;
+mod groups;
+mod input;
+mod logs;
+mod metrics;
+mod places;
+mod points;
+mod request;
+mod split;
+mod traces;
+mod values;
+
+use std::cell::RefCell;
+
+use arrow_array::RecordBatch;
+use arrow_pyarrow::FromPyArrow;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-pub fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::descriptor::Signal;
+use backward::Backward;
+use groups::Groups;
+use input::{Failure, Result};
+use places::Places;
+use request::Source;
+
+mod errors {
+    pyo3::import_exception!(telflow.errors, EncodeError);
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        errors::EncodeError::new_err(failure.0)
+    }
+}
+
+/// The three tables of a batch.
+pub struct Batch {
+    pub records: RecordBatch,
+    pub resources: RecordBatch,
+    pub scopes: RecordBatch,
+}
+
+/// Write a batch as one request at the end of a buffer.
+pub fn encode(signal: Signal, batch: &Batch, buffer: Vec<u8>) -> Result<Backward> {
+    match signal {
+        Signal::Traces => whole(batch, &traces::Spans::of(&batch.records)?, buffer),
+        Signal::Logs => whole(batch, &logs::LogRecords::of(&batch.records)?, buffer),
+        Signal::Metrics => whole(batch, &metrics::DataPoints::of(&batch.records)?, buffer),
+    }
+}
+
+fn whole(batch: &Batch, source: &impl Source, buffer: Vec<u8>) -> Result<Backward> {
+    let places = Places::of(&batch.resources, &batch.scopes)?;
+    let order = Groups::of(&batch.records, &places, source)?;
+    let mut out = Backward::new(buffer, source.size());
+    request::write(&order.groups, &order, &places, source, &mut out);
+    out.check()?;
+    Ok(out)
+}
+
+/// Write a batch as requests of at most `limit` bytes each.
+pub fn encode_split(signal: Signal, batch: &Batch, limit: usize) -> Result<Vec<Vec<u8>>> {
+    match signal {
+        Signal::Traces => parts(batch, &traces::Spans::of(&batch.records)?, limit),
+        Signal::Logs => parts(batch, &logs::LogRecords::of(&batch.records)?, limit),
+        Signal::Metrics => parts(batch, &metrics::DataPoints::of(&batch.records)?, limit),
+    }
+}
+
+fn parts(batch: &Batch, source: &impl Source, limit: usize) -> Result<Vec<Vec<u8>>> {
+    let places = Places::of(&batch.resources, &batch.scopes)?;
+    let order = Groups::of(&batch.records, &places, source)?;
+    split::split(&order, batch.records.num_rows(), &places, source, limit)
+}
+
+fn import(
+    records: &Bound<'_, PyAny>,
+    resources: &Bound<'_, PyAny>,
+    scopes: &Bound<'_, PyAny>,
+) -> PyResult<Batch> {
+    Ok(Batch {
+        records: RecordBatch::from_pyarrow_bound(records)?,
+        resources: RecordBatch::from_pyarrow_bound(resources)?,
+        scopes: RecordBatch::from_pyarrow_bound(scopes)?,
+    })
+}
+
+/// The largest buffer that a thread keeps for its next batch.
+const KEEP_BYTES: usize = 16 << 20;
+
+thread_local! {
+    /// Growing and zeroing a buffer costs about as much as filling it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+#[pyfunction]
+#[pyo3(name = "encode")]
+fn py_encode<'py>(
+    py: Python<'py>,
+    signal: &str,
+    records: &Bound<'py, PyAny>,
+    resources: &Bound<'py, PyAny>,
+    scopes: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let signal = Signal::parse(signal)?;
+    let batch = import(records, resources, scopes)?;
+    let out = py.detach(|| encode(signal, &batch, BUFFER.take()))?;
+    let bytes = PyBytes::new(py, out.written());
+    let buffer = out.into_buffer();
+    if buffer.len() <= KEEP_BYTES {
+        BUFFER.set(buffer);
+    }
+    Ok(bytes)
+}
+
+#[pyfunction]
+#[pyo3(name = "encode_split")]
+fn py_encode_split<'py>(
+    py: Python<'py>,
+    signal: &str,
+    records: &Bound<'py, PyAny>,
+    resources: &Bound<'py, PyAny>,
+    scopes: &Bound<'py, PyAny>,
+    max_bytes: usize,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let signal = Signal::parse(signal)?;
+    let batch = import(records, resources, scopes)?;
+    let parts = py.detach(|| encode_split(signal, &batch, max_bytes))?;
+    Ok(parts.iter().map(|part| PyBytes::new(py, part)).collect())
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(py_encode, m)?)?;
+    m.add_function(wrap_pyfunction!(py_encode_split, m)?)
 }

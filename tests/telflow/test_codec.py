@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.payloads import payload
 from telflow import Signal, schema
-from telflow.codec import Limits, decode, decode_many
-from tests.oracle import batch_from_message
+from telflow.codec import Limits, decode, decode_many, encode, encode_split
+from telflow.errors import EncodeError
+from tests.oracle import REQUESTS, batch_from_message, normal_form
 from tests.same import assert_same_batch
 from tests.strategies import requests, thorough
 
@@ -44,6 +47,71 @@ def test_decode_many_is_concatenation_with_shared_places(signal: Signal) -> None
         ]
 
     check()
+
+
+@pytest.mark.parametrize("signal", Signal)
+def test_encode_keeps_the_meaning(signal: Signal) -> None:
+    """What the official library reads from the encoded batch means what it read from the original."""
+
+    @thorough(60)
+    @given(requests(signal))
+    def check(request: Any) -> None:
+        encoded = encode(decode(request.SerializeToString(), signal))
+        assert normal_form(REQUESTS[signal].FromString(encoded), signal) == normal_form(request, signal)
+
+    check()
+
+
+@pytest.mark.parametrize("signal", Signal)
+def test_encode_takes_any_selection_of_rows(signal: Signal) -> None:
+    """Slices (arrays with offsets), rows in any order and repeated rows are written as they are."""
+
+    @thorough(40)
+    @given(requests(signal), st.randoms(use_true_random=False))
+    def check(request: Any, random: Any) -> None:
+        batch = decode(request.SerializeToString(), signal)
+        rows = [random.randrange(batch.num_rows) for _ in range(2 * batch.num_rows)]
+        taken = batch.take(pa.array(rows, pa.int64()))
+        for chosen, picked in ((taken, rows), (batch.slice(1), range(1, batch.num_rows))):
+            # One record at a time is the reference: no grouping, no order, no offsets.
+            singles = [encode(batch.take(pa.array([row], pa.int64()))) for row in picked]
+            want = normal_form(REQUESTS[signal].FromString(b"".join(singles)), signal)
+            assert normal_form(REQUESTS[signal].FromString(encode(chosen)), signal) == want
+
+    check()
+
+
+@pytest.mark.parametrize("signal", Signal)
+def test_encode_split_loses_nothing_and_fills_requests(signal: Signal) -> None:
+    """Every part is within the limit, together they mean the whole, and none has room for the record after it."""
+
+    @thorough(40)
+    @given(requests(signal), st.integers(0, 300))
+    def check(request: Any, more: int) -> None:
+        batch = decode(request.SerializeToString(), signal)
+        largest = max((len(encode(batch.slice(row, 1))) for row in range(batch.num_rows)), default=0)
+        parts = encode_split(batch, largest + more)
+        whole = encode(batch)
+        assert all(len(part) <= largest + more for part in parts)
+        assert normal_form(REQUESTS[signal].FromString(b"".join(parts)), signal) == normal_form(request, signal)
+        in_order = decode(whole, signal)
+        at = 0
+        for part in parts[:-1]:
+            fits = decode(part, signal).num_rows
+            assert encode(in_order.slice(at, fits)) == part
+            assert len(encode(in_order.slice(at, fits + 1))) > largest + more
+            at += fits
+        assert encode(in_order.slice(at)) == parts[-1]
+
+    check()
+
+
+@pytest.mark.parametrize("signal", Signal)
+def test_encode_split_names_the_record_that_fits_nowhere(signal: Signal) -> None:
+    """A record larger than the limit is an error that says which and how large, not a loss."""
+    batch = decode(payload(signal, 20), signal)
+    with pytest.raises(EncodeError, match=r"(span|log record|data point) 0 .*needs \d+ bytes alone, the limit is 100"):
+        encode_split(batch, 100)
 
 
 def test_the_schemas_of_rust_and_python_are_one() -> None:

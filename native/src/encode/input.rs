@@ -1,0 +1,258 @@
+//! Typed views of Arrow arrays, for reading single values fast.
+//!
+//! Null always reads as the default, whatever bytes lie below it: they may be what a filter or a redaction meant to hide.
+
+use std::ops::Range;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, ByteArrayType};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, GenericByteArray, ListArray,
+    PrimitiveArray,
+};
+use arrow_array::{RecordBatch, StructArray};
+use arrow_buffer::NullBuffer;
+
+/// Why a batch cannot be written; becomes `telflow.errors.EncodeError`.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+impl Failure {
+    #[cold]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// A record batch or a struct column.
+pub trait Columns {
+    fn named(&self, name: &str) -> Option<&ArrayRef>;
+}
+
+impl Columns for RecordBatch {
+    fn named(&self, name: &str) -> Option<&ArrayRef> {
+        self.column_by_name(name)
+    }
+}
+
+impl Columns for StructArray {
+    fn named(&self, name: &str) -> Option<&ArrayRef> {
+        self.column_by_name(name)
+    }
+}
+
+fn column<'a, A: Array + 'static>(of: &'a impl Columns, name: &str) -> Result<&'a A> {
+    let found = of
+        .named(name)
+        .ok_or_else(|| Failure::new(format!("column {name}: missing")))?;
+    found.as_any().downcast_ref::<A>().ok_or_else(|| {
+        Failure::new(format!(
+            "column {name}: unexpected type {}",
+            found.data_type()
+        ))
+    })
+}
+
+/// Nulls, when there are any.
+fn nulls(array: &dyn Array) -> Option<&NullBuffer> {
+    array.nulls().filter(|nulls| nulls.null_count() > 0)
+}
+
+#[inline(always)]
+fn is_null(nulls: Option<&NullBuffer>, row: usize) -> bool {
+    nulls.is_some_and(|nulls| nulls.is_null(row))
+}
+
+/// Strings or byte strings.
+pub struct Texts<'a> {
+    offsets: &'a [i32],
+    data: &'a [u8],
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a> Texts<'a> {
+    pub fn of<T: ByteArrayType<Offset = i32>>(
+        columns: &'a impl Columns,
+        name: &str,
+    ) -> Result<Self> {
+        Ok(Self::view(column::<GenericByteArray<T>>(columns, name)?))
+    }
+
+    fn view<T: ByteArrayType<Offset = i32>>(array: &'a GenericByteArray<T>) -> Self {
+        Self {
+            offsets: array.value_offsets(),
+            data: array.value_data(),
+            nulls: nulls(array),
+        }
+    }
+
+    #[inline(always)]
+    pub fn get(&self, row: usize) -> &'a [u8] {
+        if is_null(self.nulls, row) {
+            return &[];
+        }
+        &self.data[self.offsets[row] as usize..self.offsets[row + 1] as usize]
+    }
+
+    #[inline]
+    pub fn is_null(&self, row: usize) -> bool {
+        is_null(self.nulls, row)
+    }
+
+    /// Bytes of all rows.
+    pub fn size(&self) -> usize {
+        (self.offsets[self.offsets.len() - 1] - self.offsets[0]) as usize
+    }
+}
+
+/// Numbers.
+pub struct Numbers<'a, A: ArrowPrimitiveType> {
+    values: &'a [A::Native],
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a, A: ArrowPrimitiveType> Numbers<'a, A> {
+    pub fn of(columns: &'a impl Columns, name: &str) -> Result<Self> {
+        Ok(Self::view(column::<PrimitiveArray<A>>(columns, name)?))
+    }
+
+    fn view(array: &'a PrimitiveArray<A>) -> Self {
+        Self {
+            values: array.values(),
+            nulls: nulls(array),
+        }
+    }
+
+    #[inline(always)]
+    pub fn get(&self, row: usize) -> A::Native {
+        self.optional(row).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    pub fn optional(&self, row: usize) -> Option<A::Native> {
+        if is_null(self.nulls, row) {
+            None
+        } else {
+            Some(self.values[row])
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The values of a list's range, none of which is null.
+    pub fn range(&self, range: Range<usize>) -> &'a [A::Native] {
+        &self.values[range]
+    }
+}
+
+pub struct Bools<'a>(&'a BooleanArray);
+
+impl<'a> Bools<'a> {
+    pub fn of(columns: &'a impl Columns, name: &str) -> Result<Self> {
+        Ok(Self(column(columns, name)?))
+    }
+
+    #[inline(always)]
+    pub fn get(&self, row: usize) -> bool {
+        self.0.is_valid(row) && self.0.value(row)
+    }
+}
+
+/// Identifiers; null reads as empty.
+pub struct Ids<'a> {
+    data: &'a [u8],
+    width: usize,
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a> Ids<'a> {
+    pub fn of(columns: &'a impl Columns, name: &str) -> Result<Self> {
+        let array: &FixedSizeBinaryArray = column(columns, name)?;
+        Ok(Self {
+            data: array.value_data(),
+            width: array.value_length() as usize,
+            nulls: nulls(array),
+        })
+    }
+
+    #[inline(always)]
+    pub fn get(&self, row: usize) -> &'a [u8] {
+        if is_null(self.nulls, row) {
+            return &[];
+        }
+        &self.data[row * self.width..(row + 1) * self.width]
+    }
+}
+
+/// Where each row's elements stand in the list's child.
+pub struct Lists<'a> {
+    offsets: &'a [i32],
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a> Lists<'a> {
+    /// The lists, and their child.
+    fn of(columns: &'a impl Columns, name: &str) -> Result<(Self, &'a ArrayRef)> {
+        let array: &ListArray = column(columns, name)?;
+        Ok((
+            Self {
+                offsets: array.value_offsets(),
+                nulls: nulls(array),
+            },
+            array.values(),
+        ))
+    }
+
+    pub fn of_structs(columns: &'a impl Columns, name: &str) -> Result<(Self, &'a StructArray)> {
+        let (lists, child) = Self::of(columns, name)?;
+        let child = child
+            .as_struct_opt()
+            .ok_or_else(|| Failure::new(format!("column {name}: not a list of structs")))?;
+        Ok((lists, child))
+    }
+
+    pub fn of_numbers<A: ArrowPrimitiveType>(
+        columns: &'a impl Columns,
+        name: &str,
+    ) -> Result<(Self, Numbers<'a, A>)> {
+        let (lists, child) = Self::of(columns, name)?;
+        let child = child
+            .as_primitive_opt::<A>()
+            .ok_or_else(|| Failure::new(format!("column {name}: not a list of numbers")))?;
+        Ok((lists, Numbers::view(child)))
+    }
+
+    pub fn of_strings(columns: &'a impl Columns, name: &str) -> Result<(Self, Texts<'a>)> {
+        let (lists, child) = Self::of(columns, name)?;
+        let child = child
+            .as_string_opt::<i32>()
+            .ok_or_else(|| Failure::new(format!("column {name}: not a list of strings")))?;
+        Ok((lists, Texts::view(child)))
+    }
+
+    #[inline(always)]
+    pub fn range(&self, row: usize) -> Range<usize> {
+        if is_null(self.nulls, row) {
+            return 0..0;
+        }
+        self.offsets[row] as usize..self.offsets[row + 1] as usize
+    }
+
+    #[inline]
+    pub fn is_null(&self, row: usize) -> bool {
+        is_null(self.nulls, row)
+    }
+}
+
+/// A struct column that may be null.
+pub fn structs<'a>(
+    columns: &'a impl Columns,
+    name: &str,
+) -> Result<(&'a StructArray, Option<&'a NullBuffer>)> {
+    let array: &StructArray = column(columns, name)?;
+    Ok((array, nulls(array)))
+}
