@@ -1,0 +1,504 @@
+"""span_metrics: request rate, errors and duration (RED) of spans, in event-time windows, as OTLP metrics.
+
+Names, attributes and defaults are those of the OpenTelemetry Collector's ``spanmetrics`` connector, so that its
+dashboards work unchanged:
+
+* ``traces.span.metrics.calls``, a monotonic sum of spans; errors are its points with ``status.code`` =
+  ``STATUS_CODE_ERROR``;
+* ``traces.span.metrics.duration``, a histogram of span durations with count, sum, min, max.
+
+Both have the attributes ``service.name``, ``span.name``, ``span.kind`` (``SPAN_KIND_SERVER`` ...), ``status.code``
+(``STATUS_CODE_UNSET`` ...) and the dimensions asked for; a resource holds ``service.name`` and belongs to the tenant.
+Where this operator differs from the connector: it aggregates in windows of *event time*, by the time a span **ended**
+(the moment it is exported, so that long spans are not late), not in intervals of arrival; a resource without
+``service.name`` counts as ``unknown_service`` (semantic conventions, "Service") instead of being left out.
+
+Time, lateness and what is refused: `telflow.windows`. A series belongs to one key of the stream: partition by tenant
+or by anything that does not split one series over several keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import bytewax.operators as op
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from bytewax.dataflow import operator
+from bytewax.operators import KeyedStream, StatefulBatchLogic
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
+
+from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.batch import TelemetryBatch
+from telflow.columns import attribute_lists
+from telflow.dimensions import first_values, from_typed, typed, typed_scalar
+from telflow.metric_points import HistogramPoints, SumPoints, Temporality, metrics_batch
+from telflow.schema import Signal
+from telflow.series import MAX_SERIES_LIMIT, SeriesTable
+from telflow.settings import Duration, Settings
+from telflow.windows import Accumulator, Measure, Reduce, TumblingWindows
+
+__all__ = ["Dimension", "SpanMetrics", "SpanMetricsOut", "SpanMetricsSettings", "Update", "span_metrics"]
+
+_OWN = ("service.name", "span.name", "span.kind", "status.code")
+_OVERFLOW = "otel.metric.overflow"
+_UNKNOWN_SERVICE = pa.scalar("unknown_service", pa.string())
+_STATUS_UNSET = pa.scalar(0, pa.int32())
+_SCOPE = "telflow.operators.span_metrics"
+_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_STATUSES = ("UNSET", "OK", "ERROR")
+_NANOS = {"s": 1e9, "ms": 1e6}
+_TEMPORALITIES = {"delta": Temporality.DELTA, "cumulative": Temporality.CUMULATIVE}
+_STATE_VERSION = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STALL_NANO = 1_000_000_000
+# What the kernel reads of a span; the rest is not touched.
+_READ = ["resource", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "attributes", "status_code"]
+
+Times = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+
+
+class Dimension(Settings):
+    """One more attribute of the metrics, taken from the spans."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Attribute key, for example `http.route`."""
+    source: Literal["any", "span", "resource"] = "any"
+    """Where the attribute is looked for; `any`: on the span, then on its resource."""
+    default: str | bool | int | float | None = None
+    """Value when there is none; without a default the metric does not have the attribute either."""
+
+
+class SpanMetricsSettings(Settings):
+    """Options of `span_metrics`.
+
+    >>> SpanMetricsSettings(window="1m", temporality="delta").window
+    datetime.timedelta(seconds=60)
+    """
+
+    window: Duration = timedelta(seconds=10)
+    """Length of a window of event time; each gives one point per series."""
+    lateness: Duration = timedelta(seconds=5)
+    """How much out of order spans may end and still count: a window closes that long after its end."""
+    max_ahead: Duration = timedelta(minutes=10)
+    """A span that ended further ahead of the system clock than this is refused; its clock is wrong."""
+    idle_timeout: Duration | None = timedelta(seconds=10)
+    """After this long without spans the system clock moves the watermark on, so that the last windows close.
+    Null: only spans do, which makes a slow replay give exactly the windows of a fast one."""
+    emit_on_eof: bool = False
+    """Emit all open windows when the input ends. For finite inputs (a replay, a test). Leave it off where the flow
+    stops and resumes: a drain looks the same, and windows are kept over it so that none is split."""
+    buckets: tuple[Duration, ...] = tuple(
+        timedelta(milliseconds=ms)
+        for ms in (2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000)
+    )
+    """Upper bounds of the duration histogram, inclusive, ascending; the last bucket has none."""
+    unit: Literal["s", "ms"] = "s"
+    """Unit of durations. Seconds are the semantic conventions' choice; older dashboards expect `ms`."""
+    temporality: Literal["cumulative", "delta"] = "cumulative"
+    """`delta`: a point counts the spans of its window. `cumulative`: all spans since the series began, and every
+    window repeats the series that had no spans, until they expire."""
+    dimensions: tuple[Dimension, ...] = ()
+    """Further attributes of the metrics."""
+    max_series: Annotated[int, Field(ge=1, le=MAX_SERIES_LIMIT)] = 10_000
+    """Most series per key; spans of further ones are counted in one series per tenant with the sole attribute
+    `otel.metric.overflow` = true."""
+    series_expiry: Duration = timedelta(minutes=15)
+    """A series is forgotten this long (in event time) after its last window with spans; a cumulative one that comes
+    back starts from zero with a new start time."""
+    namespace: str = "traces.span.metrics"
+    """What the names of the metrics start with."""
+
+    @field_validator("buckets")
+    @classmethod
+    def _ascending(cls, buckets: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if list(buckets) != sorted(set(buckets)) or any(bound <= timedelta() for bound in buckets):
+            raise ValueError(f"expected ascending bounds above 0, got {', '.join(str(bound) for bound in buckets)}")
+        return buckets
+
+    @field_validator("dimensions")
+    @classmethod
+    def _distinct(cls, dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+        names = [dimension.name for dimension in dimensions]
+        for name in names:
+            if name in (*_OWN, _OVERFLOW):
+                raise ValueError(f"{name} is an attribute of span metrics already; remove it from the dimensions")
+            if names.count(name) > 1:
+                raise ValueError(f"{name} is listed more than once")
+        return dimensions
+
+    @model_validator(mode="after")
+    def _positive(self) -> SpanMetricsSettings:
+        if self.window < timedelta(milliseconds=1):
+            raise ValueError(f"window: expected at least 1ms, got {self.window}")
+        for name in ("lateness", "max_ahead", "idle_timeout", "series_expiry"):
+            value = getattr(self, name)
+            if value is not None and value < timedelta():
+                raise ValueError(f"{name}: expected at least 0, got {value}")
+        if self.series_expiry < self.window:
+            raise ValueError(f"series_expiry: expected at least one window ({self.window}), got {self.series_expiry}")
+        return self
+
+    def shape(self) -> dict[str, Any]:
+        """What the state of running windows depends on; other options may change between runs."""
+        return self.model_dump(mode="json", include={"window", "buckets", "temporality", "dimensions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a step of `SpanMetrics` gave.
+
+    Attributes:
+        metrics: One metrics batch per window that closed, oldest first.
+        late: Spans whose window was closed already, or None.
+        ahead: Spans further ahead of the clock than `max_ahead`, or None.
+    """
+
+    metrics: tuple[TelemetryBatch, ...] = ()
+    late: TelemetryBatch | None = None
+    ahead: TelemetryBatch | None = None
+
+
+class SpanMetrics:
+    """The kernel: spans in, metrics of closed windows out. No clock and no I/O; times are Unix nanoseconds.
+
+    >>> kernel = SpanMetrics(SpanMetricsSettings())
+    >>> kernel.add(TelemetryBatch.empty(Signal.TRACES), now_unix_nano=0)
+    Update(metrics=(), late=None, ahead=None)
+    """
+
+    def __init__(self, settings: SpanMetricsSettings) -> None:
+        self._settings = settings
+        self._length = _nanos(settings.window)
+        self._expiry = _nanos(settings.series_expiry)
+        self._bounds = np.array([_nanos(bound) for bound in settings.buckets], np.int64)
+        measures = {
+            "buckets": Measure(Reduce.BUCKETS, width=len(self._bounds) + 1),
+            # Nanoseconds. A double neither wraps nor, below 104 days in total, rounds.
+            "sum": Measure(Reduce.SUM, "float64"),
+            "min": Measure(Reduce.MIN),
+            "max": Measure(Reduce.MAX),
+        }
+        self._windows = TumblingWindows(
+            measures,
+            length_nano=self._length,
+            lateness_nano=_nanos(settings.lateness),
+            max_ahead_nano=_nanos(settings.max_ahead),
+        )
+        dtypes = [pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32()]
+        dtypes += [pa.binary()] * len(settings.dimensions)
+        self._series = SeriesTable(dtypes, max_series=settings.max_series, overflow_keeps=1)
+        # Per series: start of the first and end of the last closed window with spans.
+        self._life = Accumulator({"since": Measure(Reduce.MIN), "last": Measure(Reduce.MAX)})
+        self._totals = Accumulator(measures)  # used when cumulative
+
+    def add(self, batch: TelemetryBatch, now_unix_nano: int) -> Update:
+        """Count a batch of spans; batches of other signals change nothing."""
+        if batch.signal is not Signal.TRACES or not batch.num_rows:
+            return Update()
+        sifted = self._windows.sift(batch.records["end_time_unix_nano"].to_numpy(), now_unix_nano)
+        late = batch.take(pa.array(sifted.late)) if sifted.late.size else None
+        ahead = batch.take(pa.array(sifted.ahead)) if sifted.ahead.size else None
+        records = batch.records.select(_READ)
+        if sifted.accepted is not None:
+            records = records.take(pa.array(sifted.accepted))
+        slots = self._series.slots(self._dimensions(records, batch.resources))
+        duration = _durations(records)
+        values = {
+            "buckets": np.searchsorted(self._bounds, duration, side="left"),
+            "sum": duration.astype(np.float64),
+            "min": duration,
+            "max": duration,
+        }
+        closed = self._windows.add(sifted, slots, values, slots=len(self._series))
+        return Update(self._emit(closed), late, ahead)
+
+    def due_unix_nano(self) -> int | None:
+        """System time at which `advance` closes a window if no spans come until then; None when nothing is open."""
+        idle = self._settings.idle_timeout
+        return None if idle is None else self._windows.due_unix_nano(_nanos(idle))
+
+    def idle_since(self, system_unix_nano: int) -> None:
+        """Say that silence only counts from this moment: after a restart, or a stall of the process."""
+        self._windows.idle_since(system_unix_nano)
+
+    def advance(self, now_unix_nano: int) -> Update:
+        """Let the system clock close windows, the input being silent; only when `due_unix_nano` has passed."""
+        return Update(self._emit(self._windows.advance(now_unix_nano)))
+
+    def flush(self) -> Update:
+        """Close all open windows; spans for them that still come are late."""
+        return Update(self._emit(self._windows.flush()))
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain, versioned data that later changes do not touch."""
+        return {
+            "version": _STATE_VERSION,
+            "settings": self._settings.model_dump(mode="json"),
+            "series": self._series.state(),
+            "windows": self._windows.state(),
+            "life": self._life.state(),
+            "totals": self._totals.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> Update:
+        """Take over what `state` returned, before anything is added.
+
+        When options that shape windows have changed since, the windows of that time cannot go on: they are closed
+        under their own options and returned, and counting begins anew behind them.
+        """
+        before = SpanMetricsSettings.model_validate(state["settings"])
+        if before.shape() != self._settings.shape():
+            old = SpanMetrics(before)
+            old.restore(state)
+            self._windows.restore_time(state["windows"])
+            return old.flush()
+        self._series.restore(state["series"])
+        self._windows.restore(state["windows"])
+        self._life.restore(state["life"])
+        self._totals.restore(state["totals"])
+        return Update()
+
+    def _dimensions(self, records: pa.RecordBatch, resources: pa.RecordBatch) -> list[pa.Array]:
+        place = records["resource"].cast(pa.int32())
+
+        def of_resource(values: pa.Array) -> pa.Array:
+            return pa.DictionaryArray.from_arrays(place, values, safe=False)  # the batch has checked the row numbers
+
+        service = pc.struct_field(first_values(resources["attributes"], "service.name"), "str")
+        columns = [
+            of_resource(resources["tenant"]),
+            of_resource(service.fill_null(_UNKNOWN_SERVICE)),
+            records["name"],
+            records["kind"],
+            records["status_code"].fill_null(_STATUS_UNSET),
+        ]
+        for dimension in self._settings.dimensions:
+            default = None if dimension.default is None else typed_scalar(dimension.default)
+            default_value = pa.scalar(default, pa.binary())
+            inherited = typed(first_values(resources["attributes"], dimension.name))
+            if dimension.source == "resource":
+                columns.append(of_resource(pc.coalesce(inherited, default_value)))
+                continue
+            own = typed(first_values(records["attributes"], dimension.name))
+            if dimension.source == "any":
+                own = pc.coalesce(own, inherited.take(place))
+            columns.append(pc.coalesce(own, default_value))
+        return columns
+
+    def _emit(self, closed: Iterable[tuple[int, Accumulator]]) -> tuple[TelemetryBatch, ...]:
+        metrics = tuple(batch for start, window in closed for batch in self._emit_window(start, window))
+        if metrics:
+            self._forget()
+        return metrics
+
+    def _emit_window(self, start: int, window: Accumulator) -> Iterator[TelemetryBatch]:
+        end = start + self._length
+        touched = np.flatnonzero(window["buckets"].any(axis=1))
+        self._life.grow(len(self._series))
+        expired = touched[self._life["last"][touched] <= start - self._expiry]
+        self._life.clear(expired)
+        self._life.add(
+            touched,
+            {"since": np.full(len(touched), start), "last": np.full(len(touched), end)},
+            slots=len(self._series),
+        )
+        if self._settings.temporality == "delta":
+            yield self._metrics(touched, window, np.full(len(touched), start), end)
+            return
+        self._totals.grow(len(self._series))
+        self._totals.clear(expired)
+        self._totals.merge(window)
+        alive = np.flatnonzero(self._life["last"] > end - self._expiry)
+        yield self._metrics(alive, self._totals, self._life["since"][alive], end)
+
+    def _forget(self) -> None:
+        """Drop the series that have expired; between windows only, as slots change."""
+        last = self._life["last"]
+        dead = last <= last.max() - self._expiry
+        for window in self._windows:
+            dead[: len(window)] &= ~window["buckets"].any(axis=1)
+        if dead.any():
+            alive = np.flatnonzero(~dead)
+            self._series.keep(alive)
+            self._windows.keep(alive)
+            self._life.keep(alive)
+            self._totals.keep(alive)
+
+    def _metrics(self, slots: Ints, values: Accumulator, starts: Ints, end: int) -> TelemetryBatch:
+        tenant, service, name, kind, status, *others = self._series.decode(slots)
+        overflowed = self._series.overflowed[slots]
+        attributes = [
+            ("service.name", service),
+            ("span.name", name),
+            ("span.kind", _spell("SPAN_KIND_", _KINDS, kind)),
+            ("status.code", _spell("STATUS_CODE_", _STATUSES, status)),
+            *((d.name, from_typed(column)) for d, column in zip(self._settings.dimensions, others, strict=True)),
+            (_OVERFLOW, pa.array(overflowed, mask=~overflowed)),
+        ]
+        namespace, unit = self._settings.namespace, self._settings.unit
+        buckets = values["buckets"][slots]
+        duration = {name: values[name][slots] / _NANOS[unit] for name in ("sum", "min", "max")}
+        return metrics_batch(
+            [
+                SumPoints(f"{namespace}.calls", "Number of spans", "{call}", buckets.sum(axis=1)),
+                HistogramPoints(
+                    f"{namespace}.duration",
+                    "Duration of spans",
+                    unit,
+                    bounds=self._bounds / _NANOS[unit],
+                    bucket_counts=buckets,
+                    **duration,
+                ),
+            ],
+            scope=_SCOPE,
+            tenant=tenant,
+            resource_attributes={"service.name": service},
+            attributes=attribute_lists(len(slots), attributes),
+            temporality=_TEMPORALITIES[self._settings.temporality],
+            start_time_unix_nano=starts,
+            time_unix_nano=end,
+        )
+
+
+@dataclass(frozen=True)
+class SpanMetricsOut:
+    """Streams of `span_metrics`.
+
+    Attributes:
+        metrics: One metrics batch per key and closed window, to be sent to any OTLP backend.
+        late: The spans refused because of their time, already counted as dropped; connect it to keep them.
+    """
+
+    metrics: KeyedStream[TelemetryBatch]
+    late: KeyedStream[TelemetryBatch]
+
+
+class _SpanMetricsLogic(StatefulBatchLogic[TelemetryBatch, TelemetryBatch, dict[str, Any]]):
+    def __init__(
+        self,
+        step_id: str,
+        settings: SpanMetricsSettings,
+        state: dict[str, Any] | None,
+        clock: Callable[[], int],
+        ledger: Ledger,
+    ) -> None:
+        self._step_id = step_id
+        self._clock = clock
+        self._ledger = ledger
+        self._emit_on_eof = settings.emit_on_eof
+        self._kernel = SpanMetrics(settings)
+        self._restored: list[TelemetryBatch] = []
+        if state is not None:
+            self._restored = self._account(self._kernel.restore(state))
+            self._kernel.idle_since(clock())
+
+    @override
+    def on_batch(self, values: list[TelemetryBatch]) -> tuple[Iterable[TelemetryBatch], bool]:
+        out = self._take_restored()
+        for batch in values:
+            out += self._account(self._kernel.add(batch, self._clock()))
+        return out, self.RETAIN
+
+    @override
+    def notify_at(self) -> datetime | None:
+        due = self._clock() if self._restored else self._kernel.due_unix_nano()
+        return None if due is None else _EPOCH + timedelta(microseconds=-(-due // 1000))
+
+    @override
+    def on_notify(self) -> tuple[Iterable[TelemetryBatch], bool]:
+        out = self._take_restored()
+        now, due = self._clock(), self._kernel.due_unix_nano()
+        if due is not None and now >= due + _STALL_NANO:
+            # This worker stood still, and what came meanwhile waits in front of it: that is not silence.
+            self._kernel.idle_since(now)
+        elif due is not None and now >= due:
+            out += self._account(self._kernel.advance(now))
+        return out, self.RETAIN
+
+    @override
+    def on_eof(self) -> tuple[Iterable[TelemetryBatch], bool]:
+        out = self._take_restored()
+        if self._emit_on_eof:
+            out += self._account(self._kernel.flush())
+        return out, self.RETAIN
+
+    @override
+    def snapshot(self) -> dict[str, Any]:
+        return self._kernel.state()
+
+    def _take_restored(self) -> list[TelemetryBatch]:
+        out, self._restored = self._restored, []
+        return out
+
+    def _account(self, update: Update) -> list[TelemetryBatch]:
+        """Count what happened, and put all batches into one list: refused spans and metrics differ by their signal."""
+        refused = [(update.late, "late"), (update.ahead, "ahead of clock")]
+        for batch, reason in refused:
+            if batch is not None:
+                # The spans themselves go on elsewhere; what ends here is this step's copy of them.
+                self._ledger.add_batch(Outcome.DERIVED, batch, component=self._step_id, reason=reason)
+                self._ledger.add_batch(Outcome.DROPPED, batch, component=self._step_id, reason=reason)
+        for batch in update.metrics:
+            self._ledger.add_batch(Outcome.DERIVED, batch, component=self._step_id)
+        return [*(batch for batch, _ in refused if batch is not None), *update.metrics]
+
+
+@operator
+def span_metrics(
+    step_id: str,
+    up: KeyedStream[TelemetryBatch],
+    settings: SpanMetricsSettings,
+    clock: Callable[[], int] = time.time_ns,
+    ledger: Ledger = LEDGER,
+) -> SpanMetricsOut:
+    """Aggregate spans into request, error and duration metrics per event-time window.
+
+    State is kept per key and survives restarts and changes of the number of workers. Spans refused because of their
+    time are counted in the ledger as dropped (reasons `late` and `ahead of clock`), points made as derived.
+
+    Args:
+        step_id: Unique ID.
+        up: Keyed batches; those of other signals are ignored.
+        settings: See `SpanMetricsSettings`.
+        clock: System time in Unix nanoseconds.
+        ledger: Where outcomes are counted.
+
+    Returns:
+        The metrics, and the spans that came too late.
+    """
+
+    def build(state: dict[str, Any] | None) -> _SpanMetricsLogic:
+        return _SpanMetricsLogic(step_id, settings, state, clock, ledger)
+
+    out = op.stateful_batch("window", up, build)
+    metrics = op.filter("metrics", out, lambda keyed: keyed[1].signal is Signal.METRICS)
+    late = op.filter("late", out, lambda keyed: keyed[1].signal is Signal.TRACES)
+    return SpanMetricsOut(metrics, late)
+
+
+def _nanos(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1) * 1000
+
+
+def _durations(records: pa.RecordBatch) -> Ints:
+    """Nanoseconds from start to end; a span that ends before it starts took 0, as in the Collector."""
+    start = records["start_time_unix_nano"].to_numpy()
+    end = records["end_time_unix_nano"].to_numpy()
+    return np.asarray((end - np.minimum(start, end)).view(np.int64))
+
+
+def _spell(prefix: str, names: Sequence[str], numbers: pa.Array) -> pa.Array:
+    """Enum numbers as the protobuf names; a number without a name stays a number."""
+    coded = numbers.dictionary_encode()
+    known = dict(enumerate(names))
+    spelt = [prefix + known[n] if n in known else str(n) for n in coded.dictionary.to_pylist()]
+    return pa.array(spelt, pa.string()).take(coded.indices)
