@@ -115,7 +115,7 @@ class SpanMetricsSettings(Settings):
     """A series is forgotten this long (in event time) after its last window with spans; a cumulative one that comes
     back starts from zero with a new start time."""
     namespace: str = "traces.span.metrics"
-    """What the names of the metrics start with."""
+    """What the names of the metrics start with; may be empty."""
 
     @field_validator("buckets")
     @classmethod
@@ -344,14 +344,15 @@ class SpanMetrics:
             *((d.name, from_typed(column)) for d, column in zip(self._settings.dimensions, others, strict=True)),
             (_OVERFLOW, pa.array(overflowed, mask=~overflowed)),
         ]
-        namespace, unit = self._settings.namespace, self._settings.unit
+        unit = self._settings.unit
+        prefix = f"{self._settings.namespace}." if self._settings.namespace else ""
         buckets = values["buckets"][slots]
         duration = {name: values[name][slots] / _NANOS[unit] for name in ("sum", "min", "max")}
         return metrics_batch(
             [
-                SumPoints(f"{namespace}.calls", "Number of spans", "{call}", buckets.sum(axis=1)),
+                SumPoints(f"{prefix}calls", "Number of spans", "{call}", buckets.sum(axis=1)),
                 HistogramPoints(
-                    f"{namespace}.duration",
+                    f"{prefix}duration",
                     "Duration of spans",
                     unit,
                     bounds=self._bounds / _NANOS[unit],
@@ -480,8 +481,8 @@ def span_metrics(
         return _SpanMetricsLogic(step_id, settings, state, clock, ledger)
 
     out = op.stateful_batch("window", up, build)
-    metrics = op.filter("metrics", out, lambda keyed: keyed[1].signal is Signal.METRICS)
-    late = op.filter("late", out, lambda keyed: keyed[1].signal is Signal.TRACES)
+    metrics = op.filter_value("metrics", out, lambda batch: batch.signal is Signal.METRICS)
+    late = op.filter_value("late", out, lambda batch: batch.signal is Signal.TRACES)
     return SpanMetricsOut(metrics, late)
 
 

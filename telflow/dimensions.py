@@ -91,12 +91,12 @@ def _parse(value: bytes) -> dict[str, Any]:
     kind, content = ValueType(value[0]), value[1:]
     match kind:
         case ValueType.STRING:
-            return {"type": kind, "str": content.decode()}
+            return {"type": int(kind), "str": content.decode()}
         case ValueType.BOOL:
-            return {"type": kind, "bool": content == b"true"}
+            return {"type": int(kind), "bool": content == b"true"}
         case ValueType.INT | ValueType.STRINDEX:
-            return {"type": kind, "int": int(content)}
+            return {"type": int(kind), "int": int(content)}
         case ValueType.DOUBLE:
-            return {"type": kind, "double": float(content)}
+            return {"type": int(kind), "double": float(content)}
         case _:
-            return {"type": kind, "bytes": content}
+            return {"type": int(kind), "bytes": content}
