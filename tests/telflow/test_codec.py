@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.payloads import payload
 from telflow import Signal, schema
-from telflow.codec import Limits, decode, decode_many, encode, encode_split
+from telflow.codec import Encoding, Limits, decode, decode_many, encode, encode_split
 from telflow.errors import EncodeError
 from tests.oracle import REQUESTS, batch_from_message, normal_form
 from tests.same import assert_same_batch
@@ -107,11 +107,31 @@ def test_encode_split_loses_nothing_and_fills_requests(signal: Signal) -> None:
 
 
 @pytest.mark.parametrize("signal", Signal)
-def test_encode_split_names_the_record_that_fits_nowhere(signal: Signal) -> None:
+def test_json_and_protobuf_are_two_spellings_of_one_batch(signal: Signal) -> None:
+    """A batch written as JSON, whole or split, reads back as the batch written as protobuf does."""
+
+    @thorough(40)
+    @given(requests(signal))
+    def check(request: Any) -> None:
+        payload = encode(decode(request.SerializeToString(), signal))
+        batch = decode(payload, signal)
+        text = encode(batch, "json")
+        assert_same_batch(decode(text, signal, "json"), batch)
+        limit = max([len(encode(batch.slice(row, 1), "json")) for row in range(batch.num_rows)], default=2) + 100
+        parts = encode_split(batch, limit, "json")
+        assert all(len(part) <= limit for part in parts)
+        assert_same_batch(decode_many(parts, signal, "json"), batch)
+
+    check()
+
+
+@pytest.mark.parametrize("encoding", ["protobuf", "json"])
+@pytest.mark.parametrize("signal", Signal)
+def test_encode_split_names_the_record_that_fits_nowhere(signal: Signal, encoding: Encoding) -> None:
     """A record larger than the limit is an error that says which and how large, not a loss."""
     batch = decode(payload(signal, 20), signal)
-    with pytest.raises(EncodeError, match=r"(span|log record|data point) 0 .*needs \d+ bytes alone, the limit is 100"):
-        encode_split(batch, 100)
+    with pytest.raises(EncodeError, match=r"0 .*needs \d+ bytes alone, the limit is 100"):
+        encode_split(batch, 100, encoding)
 
 
 def test_the_schemas_of_rust_and_python_are_one() -> None:
