@@ -1,0 +1,257 @@
+"""Resources and scopes as archive columns: one cell each, dictionary-encoded, so that repeating them costs nothing.
+
+A record's resource stands in every row of the archive (a row must survive being filtered, copied or compacted away from
+its neighbours). As a struct of lists like in `telflow.schema` that costs 1.7 times the whole write and 1.9 times the
+read (200 K spans over 8 resources of 10 attributes: 185 K rows per CPU-second against 319 K without resources, 256 K
+against 481 K when read), because Parquet encodes each nested leaf of each row. As one value of a dictionary it is free
+(313 K and 496 K). So each level has two columns:
+
+* ``resource`` / ``scope``: the OTLP message `ResourceSpans` / `ScopeSpans` (the same bytes as its Metrics and Logs
+  siblings) without its scopes / records. Lossless, and any OTLP library reads it.
+* ``resource_attributes``: the same attributes as one JSON object, a copy to query:
+  ``resource_attributes->>'host.name'``. (``scope_name`` and ``scope_version`` are the copies of a scope.)
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValueList
+
+from telflow.batch import TelemetryBatch
+from telflow.codec import decode, encode
+from telflow.errors import DecodeError
+from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal, ValueType
+
+__all__ = ["attributes_json", "read_resources", "read_scopes", "resource_cells", "scope_cells"]
+
+# Protobuf tags (field number, wire type 2): the two levels of an OTLP request are built alike.
+_RESOURCE_SPANS = b"\x0a"  # TracesData.resource_spans = 1
+_BELOW = b"\x12"  # ResourceSpans.scope_spans = 2, ScopeSpans.spans = 2
+_CONTINUES = 0x80  # the bit of a varint byte that says another one follows
+_EMPTY_SPAN = b"\x12\x00"
+_EMPTY_SCOPE = b"\x12\x02" + _EMPTY_SPAN
+
+
+def resource_cells(resources: pa.RecordBatch) -> pa.Array:
+    """Return one binary cell per row of `resources` (schema `RESOURCES`); the tenant is not part of it."""
+    if not resources.num_rows:
+        return pa.array([], pa.binary())
+    batch = _carrier(resources, _one(SCOPES), "resource")
+    cells = [_without_below(content) for _, content in _fields(encode(batch))]
+    return _checked(cells, resources.num_rows)
+
+
+def scope_cells(scopes: pa.RecordBatch) -> pa.Array:
+    """Return one binary cell per row of `scopes` (schema `SCOPES`)."""
+    if not scopes.num_rows:
+        return pa.array([], pa.binary())
+    batch = _carrier(_one(RESOURCES), scopes, "scope")
+    cells = [
+        _without_below(content)
+        for _, resource in _fields(encode(batch))
+        for tag, content in _fields(resource)
+        if tag == _BELOW
+    ]
+    return _checked(cells, scopes.num_rows)
+
+
+def read_resources(cells: pa.Array, tenants: pa.Array) -> pa.RecordBatch:
+    """Return the rows of `RESOURCES` that `cells` (from `resource_cells`) and `tenants` stand for, one for each.
+
+    Raises:
+        DecodeError: A cell is not an OTLP message.
+    """
+    if not len(cells):
+        return pa.RecordBatch.from_pylist([], schema=RESOURCES)
+    payload = b"".join(_framed(_RESOURCE_SPANS, cell + _EMPTY_SCOPE) for cell in cells.to_pylist())
+    decoded = decode(payload, Signal.TRACES)
+    _expect(decoded, len(cells))
+    rows = decoded.resources.take(decoded.records["resource"])
+    return rows.set_column(0, RESOURCES.field("tenant"), tenants)
+
+
+def read_scopes(cells: pa.Array) -> pa.RecordBatch:
+    """Return the rows of `SCOPES` that `cells` (from `scope_cells`) stand for, one for each.
+
+    Raises:
+        DecodeError: A cell is not an OTLP message.
+    """
+    if not len(cells):
+        return pa.RecordBatch.from_pylist([], schema=SCOPES)
+    inside = b"".join(_framed(_BELOW, cell + _EMPTY_SPAN) for cell in cells.to_pylist())
+    decoded = decode(_framed(_RESOURCE_SPANS, inside), Signal.TRACES)
+    _expect(decoded, len(cells))
+    return decoded.scopes.take(decoded.records["scope"])
+
+
+def _carrier(resources: pa.RecordBatch, scopes: pa.RecordBatch, level: str) -> TelemetryBatch:
+    """One empty span for each row of `level`, since OTLP has no envelope without content."""
+    rows = max(resources.num_rows, scopes.num_rows)
+    spans = _one(RECORD_SCHEMAS[Signal.TRACES]).take(pa.nulls(rows, pa.int8()).fill_null(0))
+    spans = spans.set_column(
+        spans.schema.get_field_index(level),
+        spans.schema.field(level),
+        pa.array(range(rows), pa.uint32()),
+    )
+    return TelemetryBatch(Signal.TRACES, spans, resources, scopes)
+
+
+@functools.cache
+def _one(schema: pa.Schema) -> pa.RecordBatch:
+    """A row with nothing set."""
+    return pa.RecordBatch.from_pylist(
+        [{f.name: None if f.nullable else _default(f.type) for f in schema}], schema=schema
+    )
+
+
+def _default(dtype: pa.DataType) -> Any:
+    if pa.types.is_list(dtype):
+        return []
+    return "" if pa.types.is_string(dtype) else 0
+
+
+def _checked(cells: list[bytes], rows: int) -> pa.Array:
+    if len(cells) != rows:
+        raise AssertionError(f"encoding {rows} envelopes gave {len(cells)}")
+    return pa.array(cells, pa.binary())
+
+
+def _expect(decoded: TelemetryBatch, rows: int) -> None:
+    if decoded.num_rows != rows:
+        raise DecodeError(f"expected {rows} envelopes, got {decoded.num_rows}")
+
+
+def _framed(tag: bytes, content: bytes) -> bytes:
+    size = len(content)
+    length = bytearray()
+    while size >= _CONTINUES:
+        length.append(size & ~_CONTINUES & 0xFF | _CONTINUES)
+        size >>= 7
+    length.append(size)
+    return tag + length + content
+
+
+def _fields(message: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the tag and content of each field of a message whose fields are all length-delimited, numbered below 16."""
+    at = 0
+    while at < len(message):
+        tag = message[at : at + 1]
+        at += 1
+        size = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            size |= (byte & ~_CONTINUES) << shift
+            shift += 7
+            if byte < _CONTINUES:
+                break
+        yield tag, message[at : at + size]
+        at += size
+
+
+def _without_below(message: bytes) -> bytes:
+    return b"".join(_framed(tag, content) for tag, content in _fields(message) if tag != _BELOW)
+
+
+def attributes_json(attributes: pa.ListArray) -> pa.Array:
+    r"""Return each attribute list as the text of one JSON object; null stays null, duplicate keys all stand in it.
+
+    Bytes become base64, NaN and the infinities the strings `nan`, `inf` and `-inf`; integers stay numbers.
+
+    >>> from telflow.schema import ATTRIBUTES
+    >>> value = dict(type=3, int=7)
+    >>> attributes_json(pa.array([[{"key": 'say "a"', **value}], []], ATTRIBUTES)).to_pylist()
+    ['{"say \\"a\\"":7}', '{}']
+    """
+    flat = attributes.flatten()
+    text = _quoted(flat.field("str"))
+    number = flat.field("double")
+    finite = pc.if_else(pc.is_finite(number), number.cast(pa.string()), _quoted(number.cast(pa.string())))
+    nested = _nested_json(flat)
+    value = pc.coalesce(
+        text, flat.field("int").cast(pa.string()), finite, flat.field("bool").cast(pa.string()), nested, "null"
+    )
+    members = pc.binary_join_element_wise(_quoted(flat.field("key")), value, ":")
+    lengths = pc.fill_null(pc.list_value_length(attributes), 0)
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
+    lists = pa.ListArray.from_arrays(offsets, members)
+    objects = pc.binary_join_element_wise("{", pc.binary_join(lists, ","), "}", "")
+    return pc.if_else(attributes.is_valid(), objects, pa.scalar(None, pa.string()))
+
+
+_ESCAPES = [("\\", "\\\\"), ('"', '\\"'), *((chr(n), json.dumps(chr(n))[1:-1]) for n in range(32))]
+
+
+def _quoted(text: pa.Array) -> pa.Array:
+    """JSON strings, column by column; RFC 8259 section 7 asks for just these escapes."""
+    rare = pc.any(pc.match_substring_regex(text, "[\x00-\x1f]")).as_py()
+    for character, escape in _ESCAPES if rare else _ESCAPES[:2]:
+        text = pc.replace_substring(text, character, escape)
+    return pc.binary_join_element_wise('"', text, '"', "")
+
+
+def _nested_json(flat: pa.StructArray) -> pa.Array:
+    """Arrays, maps and bytes as JSON: distinct values are rendered once, one by one, for in resources they are few."""
+    kinds = flat.field("type")
+    text = pa.nulls(len(flat), pa.string())
+    for kind, render in _RENDER.items():
+        of_kind = pc.fill_null(pc.equal(kinds, int(kind)), fill_value=False)
+        if pc.any(of_kind).as_py():
+            cells = pc.if_else(of_kind, flat.field("bytes"), pa.scalar(None, pa.binary())).dictionary_encode()
+            rendered = [_rendered(render, cell) for cell in cells.dictionary.to_pylist()]
+            text = pc.if_else(of_kind, pa.array(rendered, pa.string()).take(cells.indices), text)
+    return text
+
+
+def _rendered(render: Callable[[bytes], Any], cell: bytes) -> str | None:
+    try:
+        return json.dumps(render(cell), ensure_ascii=False)
+    except ProtobufDecodeError:  # an operator put something else there; the lossless cell keeps it
+        return None
+
+
+def _bytes(cell: bytes) -> str:
+    return base64.b64encode(cell).decode()
+
+
+def _array(cell: bytes) -> list[Any]:
+    return [_plain(v) for v in ArrayValue.FromString(cell).values]
+
+
+def _kvlist(cell: bytes) -> dict[str, Any]:
+    return _object(KeyValueList.FromString(cell).values)
+
+
+_RENDER: dict[ValueType, Callable[[bytes], Any]] = {
+    ValueType.ARRAY: _array,
+    ValueType.KVLIST: _kvlist,
+    ValueType.BYTES: _bytes,
+}
+
+
+def _object(members: Iterable[Any]) -> dict[str, Any]:
+    return {member.key: _plain(member.value) for member in members}
+
+
+def _plain(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case "array_value":
+            return [_plain(v) for v in value.array_value.values]
+        case "kvlist_value":
+            return _object(value.kvlist_value.values)
+        case "bytes_value":
+            return _bytes(value.bytes_value)
+        case "double_value":
+            return value.double_value if abs(value.double_value) < float("inf") else str(value.double_value)
+        case None:
+            return None
+        case kind:
+            return getattr(value, kind)
