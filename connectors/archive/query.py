@@ -45,7 +45,7 @@ def query(path: Path, sql: str) -> pl.DataFrame:
 
 
 def _explained(sql: str, error: Exception, what: str, known: list[str]) -> str:
-    reason = str(error).splitlines()[0]
+    reason = str(error).splitlines()[0].split("; valid columns")[0]
     words = {word.strip("'\"`") for word in reason.replace(",", " ").split()}
     guesses = [
         f"did you mean {close!r}?" for word in sorted(words) if (close := nearest(word, known)) and word != close

@@ -82,7 +82,7 @@ def test_interrupted_replay_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture
     recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
     settings = ReplaySettings(path=_archive(tmp_path / "archive"), batch_rows=4)
     out: list[TelemetryBatch] = []
-    with pytest.raises(Exception, match="no room|error"):
+    with pytest.raises(Exception, match=r"no room|error"):
         _run(build(settings, _FailingSink(out, 5)), epoch_interval=timedelta(0), recovery_config=recovery)
     capfd.readouterr()
     assert len(_numbers(out)) < 40
