@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError as ProtobufDecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValueList
 
 from telflow.batch import TelemetryBatch
-from telflow.codec import decode, encode
+from telflow.codec import Limits, decode, encode
 from telflow.errors import DecodeError
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal, ValueType
 
@@ -36,6 +36,7 @@ __all__ = ["attributes_json", "read_resources", "read_scopes", "resource_cells",
 _RESOURCE_SPANS = b"\x0a"  # TracesData.resource_spans = 1
 _BELOW = b"\x12"  # ResourceSpans.scope_spans = 2, ScopeSpans.spans = 2
 _CONTINUES = 0x80  # the bit of a varint byte that says another one follows
+_OWN = Limits(payload_bytes=2**31 - 1, expansion_bytes=2**40)  # the cells were within a sender's limits when written
 _EMPTY_SPAN = b"\x12\x00"
 _EMPTY_SCOPE = b"\x12\x02" + _EMPTY_SPAN
 
@@ -72,7 +73,7 @@ def read_resources(cells: pa.Array, tenants: pa.Array) -> pa.RecordBatch:
     if not len(cells):
         return pa.RecordBatch.from_pylist([], schema=RESOURCES)
     payload = b"".join(_framed(_RESOURCE_SPANS, cell + _EMPTY_SCOPE) for cell in cells.to_pylist())
-    decoded = decode(payload, Signal.TRACES)
+    decoded = decode(payload, Signal.TRACES, limits=_OWN)
     _expect(decoded, len(cells))
     rows = decoded.resources.take(decoded.records["resource"])
     return rows.set_column(0, RESOURCES.field("tenant"), tenants)
@@ -87,7 +88,7 @@ def read_scopes(cells: pa.Array) -> pa.RecordBatch:
     if not len(cells):
         return pa.RecordBatch.from_pylist([], schema=SCOPES)
     inside = b"".join(_framed(_BELOW, cell + _EMPTY_SPAN) for cell in cells.to_pylist())
-    decoded = decode(_framed(_RESOURCE_SPANS, inside), Signal.TRACES)
+    decoded = decode(_framed(_RESOURCE_SPANS, inside), Signal.TRACES, limits=_OWN)
     _expect(decoded, len(cells))
     return decoded.scopes.take(decoded.records["scope"])
 

@@ -23,9 +23,10 @@ from connectors.archive.layout import (
 )
 from connectors.archive.promote import DEFAULT_PROMOTE, PromotedAttribute
 from telflow import TelemetryBatch
+from telflow.codec import encode
 from telflow.errors import ConfigError, DecodeError
 from telflow.schema import Signal
-from tests.oracle import REQUESTS, batch_from_message
+from tests.oracle import REQUESTS, batch_from_message, normal_form
 from tests.strategies import requests, thorough
 
 
@@ -39,12 +40,12 @@ def _through_parquet(rows: pa.Table) -> pa.Table:
 @thorough(30)
 @given(data=st.data())
 def test_round_trip_law(signal: Signal, data: st.DataObject) -> None:
-    """Every record comes back with its resource, scope and tenant, exactly, for every message the schema admits."""
-    batch = batch_from_message(
-        data.draw(requests(signal)), signal, data.draw(st.sampled_from([None, "", "acme", "名前"]))
-    )
+    """Every record comes back with its resource, scope and tenant, and means the same OTLP, whatever OTLP can say."""
+    request = data.draw(requests(signal))
+    batch = batch_from_message(request, signal, data.draw(st.sampled_from([None, "", "acme", "名前"])))
     again = from_rows(signal, _through_parquet(to_rows(batch, DEFAULT_PROMOTE)))
     assert _exactly(again) == _exactly(batch)
+    assert normal_form(REQUESTS[signal].FromString(encode(again)), signal) == normal_form(request, signal)
 
 
 def _exactly(batch: TelemetryBatch) -> list[tuple[str, str, str]]:
@@ -100,6 +101,14 @@ def test_equal_resources_become_one_row_but_tenants_stay_apart() -> None:
         assert again.resources["tenant"].to_pylist() == ["a", "b", None]
         assert again.scopes.num_rows == 1
         assert _tenants(again) == ["a", "a", "b", "b", "a", "a", None, None]
+
+
+def test_equal_resources_of_two_tenants_in_one_batch() -> None:
+    """They are two rows going in and two coming out."""
+    batch = TelemetryBatch.concat([_log_batch([1, 2], "a"), _log_batch([3], "b"), _log_batch([4], "a")])
+    again = from_rows(Signal.LOGS, to_rows(batch))
+    assert _exactly(again) == _exactly(batch)
+    assert again.resources.num_rows == 2
 
 
 @pytest.mark.parametrize("signal", list(Signal))

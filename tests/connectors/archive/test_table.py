@@ -96,7 +96,7 @@ def test_files_by_day(tmp_path: Path) -> None:
         ("2025-06-16", 1),
         ("2025-06-17", 1),
     ]
-    assert (files[1].first_unix_nano, files[1].last_unix_nano) == (0, NOON + 1)
+    assert (files[1].first_unix_nano, files[1].last_unix_nano) == (NOON, NOON + 1)
     assert all((tmp_path / "logs" / f.path).exists() for f in files)
 
 
