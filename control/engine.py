@@ -1,0 +1,88 @@
+"""The one place that runs a dataflow: one worker in this process, epochs of a second, recovery when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.dataflow import Dataflow
+
+from control.exit_codes import FlowError, UnavailableError
+from control.flow_failure import explain
+from control.panic_noise import without_panic_noise
+from control.screen import ACTIVE
+from telflow.errors import TelflowError
+
+__all__ = ["one_thread_per_library", "run_dataflow"]
+
+_EPOCH = timedelta(seconds=1)  # longer ones hold back what sinks flush and grow what a slow peer makes others buffer
+
+
+def one_thread_per_library() -> None:
+    """Keep polars and pyarrow from starting a thread per core beside the one worker; call before they are imported.
+
+    A second worker thread in one process was measured to slow both down; more cores are for more processes.
+    """
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+
+
+def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: timedelta = _EPOCH) -> None:
+    """Run a dataflow to its end.
+
+    Args:
+        flow: The `Dataflow`.
+        recovery_dir: Folder for the engine's recovery files; made when missing. None: state is not kept.
+        epoch: Time between snapshots, at which sinks flush.
+
+    Raises:
+        TelflowError: One of telflow's own parts gave up, with its own words.
+        FlowError: Other code in the flow raised.
+        UnavailableError: The recovery folder cannot be used.
+    """
+    from bytewax.recovery import RecoveryConfig
+    from bytewax.testing import run_main
+
+    recovery = None
+    if recovery_dir is not None:
+        _prepare_recovery(recovery_dir)
+        recovery = RecoveryConfig(recovery_dir)
+    try:
+        with contextlib.nullcontext() if ACTIVE.debug else without_panic_noise():
+            run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the engine is no Exception
+        own = _own_error(error)
+        if own is not None:
+            raise own from error
+        raise FlowError(explain(error, f"the flow {flow.flow_id} failed")) from error
+
+
+def _own_error(error: BaseException) -> TelflowError | None:
+    """Return the telflow error an engine error was made of, if it was."""
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, TelflowError):
+            return current
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _prepare_recovery(folder: Path) -> None:
+    from bytewax.recovery import init_db_dir
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not any(folder.glob("part-*.sqlite3")):
+            init_db_dir(folder, 1)
+    except OSError as error:
+        raise UnavailableError(
+            f"recovery_dir: expected a directory that can be written, got {folder}: {error.strerror}"
+        ) from error

@@ -1,0 +1,86 @@
+"""The `telflow` command: its list of commands, and how every error ends it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from control.exit_codes import ExitCode, code_of
+from control.graph import graph
+from control.run import run
+from control.screen import ACTIVE, Output
+from control.version import version
+from telflow.configuration import ConfigurationError
+from telflow.errors import TelflowError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="telflow",
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Every command has examples: `telflow run --help`. Exit codes: docs/reference/exit-codes.md.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _telflow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None:
+    """telflow: a telemetry stream-processing engine.
+
+    OpenTelemetry data comes in over OTLP, flows as Apache Arrow batches through a Bytewax dataflow, and goes out to
+    any OTLP backend, to an archive of Parquet files that can be queried and replayed, or to the console.
+    """
+
+
+app.command()(run)
+app.command()(graph)
+app.command()(version)
+
+
+def main() -> None:
+    """Run the command; every expected error becomes a message and an exit code."""
+    try:
+        app()
+    except TelflowError as error:
+        if ACTIVE.debug:
+            traceback.print_exc()
+        else:
+            _report(error)
+        sys.exit(code_of(error))
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception:  # noqa: BLE001 - a bug: say so, show where
+        traceback.print_exc()
+        sys.stderr.write("telflow: this is an error in telflow itself; please report it with the text above\n")
+        sys.exit(ExitCode.BUG)
+
+
+def _report(error: TelflowError) -> None:
+    if ACTIVE.output is Output.JSON:
+        body: dict[str, object] = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "exit_code": int(code_of(error)),
+        }
+        if isinstance(error, ConfigurationError):
+            body["problems"] = [p.to_dict() for p in error.problems]
+        sys.stderr.write(json.dumps({"error": body}, ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write(f"telflow: {error}\n" if not isinstance(error, ConfigurationError) else f"{error}\n")

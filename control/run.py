@@ -1,0 +1,74 @@
+"""`telflow run`: a gateway from its settings, or any module with a flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control.engine import one_thread_per_library
+from control.screen import DebugOption, Output, OutputOption, Screen
+
+__all__ = ["run"]
+
+
+def run(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FLOW | SETTINGS.yaml]",
+            help="A settings file (the gateway), a Python file, or a module; `:name` picks a flow not called `flow`. "
+            "Without it: telflow.yaml if there is one, else a gateway with default settings.",
+            show_default=False,
+        ),
+    ] = None,
+    recovery_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep the state of a module's flow here, so that it goes on where it stopped."),
+    ] = None,
+    output: OutputOption = Output.HUMAN,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Run a flow until it ends or is told to stop (SIGTERM, Ctrl-C), then drain it.
+
+    **Examples**
+
+    Run a gateway on ports 4317 and 4318 with default settings:
+
+        telflow run
+
+    Run a gateway from a settings file:
+
+        telflow run telflow.yaml
+
+    Run your own flow: any Python file that defines `flow = Dataflow(...)`:
+
+        telflow run flows/mine.py
+
+    Run the flow named `nightly` of an installed module:
+
+        telflow run acme.pipelines:nightly
+    """
+    one_thread_per_library()
+    from control.flow_file import is_settings_file
+
+    if target is None or is_settings_file(target):
+        from control.gateway_run import run_gateway
+
+        run_gateway(target, Screen(output))
+    else:
+        _run_module(target, recovery_dir, Screen(output))
+
+
+def _run_module(target: str, recovery_dir: Path | None, screen: Screen) -> None:
+    from control.drain import Drain, drain_on_signal, make_drainable
+    from control.engine import run_dataflow
+    from control.flow_file import load_flow
+
+    loaded = load_flow(target)
+    drain = Drain()
+    make_drainable(loaded.flow, drain)
+    with drain_on_signal(drain):
+        run_dataflow(loaded.flow, recovery_dir=recovery_dir)
+    screen.note(f"{loaded.flow.flow_id}: {'drained' if drain.requested else 'done'}")
