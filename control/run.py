@@ -15,14 +15,8 @@ __all__ = ["run"]
 
 def run(
     target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[FLOW | SETTINGS.yaml]",
-            help="A settings file (the gateway), a Python file, or a module; `:name` picks a flow not called `flow`. "
-            "Without it: telflow.yaml if there is one, else a gateway with default settings.",
-            show_default=False,
-        ),
-    ] = None,
+        str, typer.Argument(metavar="FLOW", help="A Python file or a module; `:name` picks a flow not called `flow`.")
+    ],
     recovery_dir: Annotated[
         Path | None,
         typer.Option(help="Keep the state of a module's flow here, so that it goes on where it stopped."),
@@ -34,14 +28,6 @@ def run(
 
     **Examples**
 
-    Run a gateway on ports 4317 and 4318 with default settings:
-
-        telflow run
-
-    Run a gateway from a settings file:
-
-        telflow run telflow.yaml
-
     Run your own flow: any Python file that defines `flow = Dataflow(...)`:
 
         telflow run flows/mine.py
@@ -51,14 +37,7 @@ def run(
         telflow run acme.pipelines:nightly
     """
     one_thread_per_library()
-    from control.flow_file import is_settings_file
-
-    if target is None or is_settings_file(target):
-        from control.gateway_run import run_gateway
-
-        run_gateway(target, Screen(output))
-    else:
-        _run_module(target, recovery_dir, Screen(output))
+    _run_module(target, recovery_dir, Screen(output))
 
 
 def _run_module(target: str, recovery_dir: Path | None, screen: Screen) -> None:
