@@ -66,9 +66,19 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn tag(&mut self) -> Result<(u32, u8), ParseError> {
         let start = self.pos;
+        match self.tag_in_group()? {
+            (0, _) => Err(ParseError::new("invalid field number", start)),
+            tag => Ok(tag),
+        }
+    }
+
+    /// Inside a group that it skips, the official library also takes field number 0.
+    #[inline]
+    fn tag_in_group(&mut self) -> Result<(u32, u8), ParseError> {
+        let start = self.pos;
         let tag = self.varint()?;
         match u32::try_from(tag) {
-            Ok(tag) if tag >> 3 != 0 && self.pos - start <= 5 => Ok((tag >> 3, (tag & 7) as u8)),
+            Ok(tag) if self.pos - start <= 5 => Ok((tag >> 3, (tag & 7) as u8)),
             _ => Err(ParseError::new("invalid field number", start)),
         }
     }
@@ -100,7 +110,12 @@ impl<'a> Reader<'a> {
         let start = self.pos;
         let size = self.varint()?;
         match usize::try_from(size) {
-            Ok(size) if size <= self.end - self.pos && size < i32::MAX as usize => {
+            // The official library reads five bytes of a length, were the rest only padding.
+            Ok(size)
+                if size <= self.end - self.pos
+                    && self.pos - start <= 5
+                    && size < i32::MAX as usize =>
+            {
                 let inner = Reader {
                     buf: self.buf,
                     pos: self.pos,
@@ -135,7 +150,7 @@ impl<'a> Reader<'a> {
                 };
                 while !self.is_done() {
                     let start = self.pos;
-                    match self.tag()? {
+                    match self.tag_in_group()? {
                         (found, END_GROUP) if found == number => return Ok(()),
                         (_, END_GROUP) => {
                             return Err(ParseError::new("end of a group that was not begun", start))
