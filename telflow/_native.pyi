@@ -73,3 +73,38 @@ def protobuf_to_json(signal: str, payload: bytes) -> bytes:
 # redact.rs
 
 # attributes.rs
+
+def extract_attribute(attributes: pa.RecordBatch, key: str, wanted: str | None = None) -> pa.Array:
+    """The first value under `key` of every row; `wanted` names pyarrow's constructor of its type."""
+
+def put_attributes(
+    attributes: pa.RecordBatch, items: pa.RecordBatch, replace: bool, append: bool, data_type: pa.DataType
+) -> pa.ListArray:
+    """Attributes with `items` put in: row by row, or the same row of items for all when there is one."""
+
+def drop_attributes(attributes: pa.RecordBatch, keys: list[str], data_type: pa.DataType) -> pa.ListArray:
+    """Attributes without those under `keys`."""
+
+def rename_attributes(
+    attributes: pa.RecordBatch, old: list[str], new: list[str], data_type: pa.DataType
+) -> pa.ListArray:
+    """Attributes under other keys."""
+
+# rows.rs
+
+def take_rows(batch: pa.RecordBatch, indices: pa.UInt32Array, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows at `indices`, in that order."""
+
+def filter_rows(batch: pa.RecordBatch, mask: pa.BooleanArray, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows for which `mask` is true; null counts as false."""
+
+def merge_distinct(
+    batches: pa.RecordBatchReader, schema: pa.Schema, uint32: pa.DataType
+) -> tuple[pa.RecordBatch, pa.UInt32Array]:
+    """The rows of all batches, equal ones once; and for each old row, in order, its row number there."""
+
+def first_difference(left: pa.RecordBatch, right: pa.RecordBatch) -> int | None:
+    """The first row in which two batches differ, as far as both go."""
+
+def count_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of Arrow buffers that the rows occupy."""

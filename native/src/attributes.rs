@@ -1,7 +1,597 @@
-//! Typed columns out of attribute lists.
+//! Typed columns out of attribute lists, and attribute lists with other attributes in them.
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ByteArrayType, Float64Type, Int64Type, UInt8Type};
+use arrow_array::{
+    Array, BinaryArray, BooleanArray, Float64Array, GenericByteArray, Int64Array, RecordBatch,
+    StringArray, StructArray, UInt8Array,
+};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow_data::ArrayData;
+use arrow_schema::{ArrowError, DataType};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-pub fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::column::{
+    broken, gather, list_of, part, struct_of, BitWriter, Column, Offsets, Runs, Values,
+};
+use crate::interchange::{array_to_python, batch_from_python, refused};
+use crate::rows::span;
+use crate::text;
+
+/// `telflow.schema.ValueType`.
+mod kind {
+    pub const STRING: u8 = 1;
+    pub const BOOL: u8 = 2;
+    pub const INT: u8 = 3;
+    pub const DOUBLE: u8 = 4;
+    pub const ARRAY: u8 = 5;
+    pub const KVLIST: u8 = 6;
+    pub const BYTES: u8 = 7;
+}
+
+const ABSENT: u32 = u32::MAX;
+
+/// A column of `telflow.schema.ATTRIBUTES`.
+struct Attributes<'a> {
+    rows: usize,
+    offsets: &'a [i32],
+    nulls: Option<&'a NullBuffer>,
+    keys: Texts<'a>,
+    items: &'a StructArray,
+}
+
+/// Text or bytes, one value per row.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    offsets: &'a [i32],
+    bytes: &'a [u8],
+}
+
+impl<'a> Texts<'a> {
+    fn new<T: ByteArrayType<Offset = i32>>(array: &'a GenericByteArray<T>) -> Self {
+        Self {
+            offsets: array.value_offsets(),
+            bytes: array.value_data(),
+        }
+    }
+
+    #[inline]
+    fn get(&self, row: usize) -> Result<&'a [u8], ArrowError> {
+        let (start, end) = span(self.offsets, row)?;
+        part(self.bytes, start, end)
+    }
+
+    /// Whether the text is `wanted`; looks at no byte when the lengths differ, as they mostly do.
+    #[inline]
+    fn is(&self, row: usize, wanted: &[u8]) -> Result<bool, ArrowError> {
+        let (start, end) = span(self.offsets, row)?;
+        Ok(end - start == wanted.len() && part(self.bytes, start, end)? == wanted)
+    }
+}
+
+impl<'a> Attributes<'a> {
+    fn new(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
+        let list = batch
+            .columns()
+            .first()
+            .and_then(|column| column.as_list_opt::<i32>())
+            .ok_or_else(|| ArrowError::SchemaError("expected one column of attributes".into()))?;
+        let items = list
+            .values()
+            .as_struct_opt()
+            .ok_or_else(|| ArrowError::SchemaError("expected attributes as structs".into()))?;
+        Ok(Self {
+            rows: list.len(),
+            offsets: list.value_offsets(),
+            nulls: list.nulls(),
+            keys: Texts::new(child(items, "key", |array| array.as_string_opt::<i32>())?),
+            items,
+        })
+    }
+
+    #[inline]
+    fn is_null(&self, row: usize) -> bool {
+        self.nulls.is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    /// First and one past the last item of a row.
+    #[inline]
+    fn row(&self, row: usize) -> Result<(usize, usize), ArrowError> {
+        if self.is_null(row) {
+            return Ok((0, 0));
+        }
+        let (start, end) = span(self.offsets, row)?;
+        if end > self.items.len() {
+            return Err(broken("a list beyond the end of its items"));
+        }
+        Ok((start, end))
+    }
+
+    /// The first item with `key` of every row, or `ABSENT`.
+    fn find(&self, key: &[u8]) -> Result<Vec<u32>, ArrowError> {
+        let mut found = Vec::with_capacity(self.rows);
+        for row in 0..self.rows {
+            let (start, end) = self.row(row)?;
+            let mut at = ABSENT;
+            for item in start..end {
+                if self.keys.is(item, key)? {
+                    at = item as u32;
+                    break;
+                }
+            }
+            found.push(at);
+        }
+        Ok(found)
+    }
+}
+
+fn child<'a, T>(
+    items: &'a StructArray,
+    name: &str,
+    cast: impl Fn(&'a dyn Array) -> Option<&'a T>,
+) -> Result<&'a T, ArrowError> {
+    items
+        .column_by_name(name)
+        .and_then(|array| cast(array.as_ref()))
+        .ok_or_else(|| {
+            ArrowError::SchemaError(format!("attributes: no child {name} of the right type"))
+        })
+}
+
+/// What a column of extracted values is made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    Text,
+    Int,
+    Double,
+    Bool,
+    Bytes,
+}
+
+impl Wanted {
+    /// By the name of pyarrow's constructor of the type.
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "string" => Self::Text,
+            "int64" => Self::Int,
+            "float64" => Self::Double,
+            "bool_" => Self::Bool,
+            "binary" => Self::Bytes,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Int => "int64",
+            Self::Double => "float64",
+            Self::Bool => "bool_",
+            Self::Bytes => "binary",
+        }
+    }
+
+    /// The narrowest type that holds all of the kinds found.
+    fn infer(kinds: impl Iterator<Item = u8>) -> Self {
+        let mut seen = [false; 256];
+        kinds.for_each(|kind| seen[usize::from(kind)] = true);
+        let seen: Vec<u8> = (kind::STRING..=kind::BYTES)
+            .filter(|kind| seen[usize::from(*kind)])
+            .collect();
+        match seen[..] {
+            [kind::INT] => Self::Int,
+            [kind::DOUBLE] | [kind::INT, kind::DOUBLE] => Self::Double,
+            [kind::BOOL] => Self::Bool,
+            [kind::BYTES] => Self::Bytes,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// The first value under `key` of every row, as `wanted` (a pyarrow type constructor's name) or what they all are.
+#[pyfunction]
+#[pyo3(signature = (attributes, key, wanted=None))]
+fn extract_attribute<'py>(
+    py: Python<'py>,
+    attributes: &Bound<'py, PyAny>,
+    key: &str,
+    wanted: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let wanted = wanted
+        .map(|name| {
+            Wanted::parse(name)
+                .ok_or_else(|| PyValueError::new_err(format!("no values of type {name}")))
+        })
+        .transpose()?;
+    let batch = batch_from_python(attributes)?;
+    let (wanted, data) = py.detach(|| extract(&batch, key.as_bytes(), wanted))?;
+    array_to_python(&data, &py.import("pyarrow")?.call_method0(wanted.name())?)
+}
+
+fn extract(
+    batch: &RecordBatch,
+    key: &[u8],
+    wanted: Option<Wanted>,
+) -> PyResult<(Wanted, ArrayData)> {
+    let attributes = Attributes::new(batch).map_err(refused)?;
+    let found = attributes.find(key).map_err(refused)?;
+    let items = ItemValues::new(attributes.items).map_err(refused)?;
+    let wanted = wanted.unwrap_or_else(|| {
+        Wanted::infer(
+            found
+                .iter()
+                .filter(|item| **item != ABSENT)
+                .map(|item| items.kind(*item as usize)),
+        )
+    });
+    let data = match wanted {
+        Wanted::Text => items.texts(&found),
+        Wanted::Int => numbers(&found, DataType::Int64, |item| {
+            (items.kind(item) == kind::INT).then(|| items.int.value(item))
+        }),
+        Wanted::Double => numbers(&found, DataType::Float64, |item| match items.kind(item) {
+            kind::DOUBLE => Some(items.double.value(item)),
+            kind::INT => Some(items.int.value(item) as f64),
+            _ => None,
+        }),
+        Wanted::Bool => items.bools(&found),
+        Wanted::Bytes => items.binaries(&found),
+    };
+    Ok((wanted, data?))
+}
+
+/// The children of attribute items that hold values.
+struct ItemValues<'a> {
+    kinds: &'a UInt8Array,
+    text: Texts<'a>,
+    int: &'a Int64Array,
+    double: &'a Float64Array,
+    bool: &'a BooleanArray,
+    bytes: Texts<'a>,
+}
+
+impl<'a> ItemValues<'a> {
+    fn new(items: &'a StructArray) -> Result<Self, ArrowError> {
+        Ok(Self {
+            kinds: child(items, "type", |array| array.as_primitive_opt::<UInt8Type>())?,
+            text: Texts::new(child(items, "str", |array| array.as_string_opt::<i32>())?),
+            int: child(items, "int", |array| array.as_primitive_opt::<Int64Type>())?,
+            double: child(items, "double", |array| {
+                array.as_primitive_opt::<Float64Type>()
+            })?,
+            bool: child(items, "bool", |array| array.as_boolean_opt())?,
+            bytes: Texts::new(child(items, "bytes", |array| array.as_binary_opt::<i32>())?),
+        })
+    }
+
+    /// 0, the empty value, also where there is no value at all.
+    #[inline]
+    fn kind(&self, item: usize) -> u8 {
+        if self.kinds.is_null(item) {
+            0
+        } else {
+            self.kinds.value(item)
+        }
+    }
+
+    fn texts(&self, found: &[u32]) -> PyResult<ArrayData> {
+        byte_values(found, |item, out| {
+            match self.kind(item) {
+                kind::STRING => out.extend_from_slice(self.text.get(item).map_err(refused)?),
+                kind::BOOL => text::write_bool(self.bool.value(item), out),
+                kind::INT => out.extend_from_slice(self.int.value(item).to_string().as_bytes()),
+                kind::DOUBLE => text::write_double(self.double.value(item), out),
+                kind::ARRAY => text::write_array(self.bytes.get(item).map_err(refused)?, out)?,
+                kind::KVLIST => text::write_kvlist(self.bytes.get(item).map_err(refused)?, out)?,
+                kind::BYTES => text::write_base64(self.bytes.get(item).map_err(refused)?, out),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })
+    }
+
+    fn binaries(&self, found: &[u32]) -> PyResult<ArrayData> {
+        byte_values(found, |item, out| {
+            let is_bytes = self.kind(item) == kind::BYTES;
+            if is_bytes {
+                out.extend_from_slice(self.bytes.get(item).map_err(refused)?);
+            }
+            Ok(is_bytes)
+        })
+    }
+
+    fn bools(&self, found: &[u32]) -> PyResult<ArrayData> {
+        let (mut values, mut valid) = (BitWriter::new(found.len()), BitWriter::new(found.len()));
+        for &item in found {
+            let is_bool = item != ABSENT && self.kind(item as usize) == kind::BOOL;
+            valid.push(u64::from(is_bool), 1);
+            values.push(u64::from(is_bool && self.bool.value(item as usize)), 1);
+        }
+        let nulls = Some(valid.finish());
+        ArrayData::try_new(
+            DataType::Boolean,
+            found.len(),
+            nulls,
+            0,
+            vec![values.finish()],
+            vec![],
+        )
+        .map_err(refused)
+    }
+}
+
+fn numbers<T: arrow_buffer::ArrowNativeType>(
+    found: &[u32],
+    data_type: DataType,
+    value: impl Fn(usize) -> Option<T>,
+) -> PyResult<ArrayData> {
+    let mut valid = BitWriter::new(found.len());
+    let values: Vec<T> = found
+        .iter()
+        .map(|&item| {
+            let value = if item == ABSENT {
+                None
+            } else {
+                value(item as usize)
+            };
+            valid.push(u64::from(value.is_some()), 1);
+            value.unwrap_or_default()
+        })
+        .collect();
+    let nulls = Some(valid.finish());
+    ArrayData::try_new(
+        data_type,
+        found.len(),
+        nulls,
+        0,
+        vec![Buffer::from_vec(values)],
+        vec![],
+    )
+    .map_err(refused)
+}
+
+/// `write` appends an item's bytes, or says that it has none.
+fn byte_values(
+    found: &[u32],
+    write: impl Fn(usize, &mut Vec<u8>) -> PyResult<bool>,
+) -> PyResult<ArrayData> {
+    let (mut offsets, mut valid) = (Offsets::new(found.len()), BitWriter::new(found.len()));
+    let mut bytes = Vec::with_capacity(found.len() * 16);
+    for &item in found {
+        let before = bytes.len();
+        let is_some = item != ABSENT && write(item as usize, &mut bytes)?;
+        valid.push(u64::from(is_some), 1);
+        offsets.push(bytes.len() - before).map_err(refused)?;
+    }
+    let nulls = NullBuffer::new(BooleanBuffer::new(valid.finish(), 0, found.len()));
+    let offsets = offsets.finish().map_err(refused)?;
+    let array = BinaryArray::try_new(offsets, Buffer::from_vec(bytes), Some(nulls));
+    Ok(array.map_err(refused)?.into_data())
+}
+
+/// What putting an attribute does where its key exists, and where it does not.
+#[derive(Clone, Copy)]
+struct Mode {
+    replace: bool,
+    append: bool,
+}
+
+/// Attributes with `items` put in: row by row, or the same row of items for all when there is one.
+#[pyfunction]
+fn put_attributes<'py>(
+    attributes: &Bound<'py, PyAny>,
+    items: &Bound<'py, PyAny>,
+    replace: bool,
+    append: bool,
+    data_type: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (old, new) = (batch_from_python(attributes)?, batch_from_python(items)?);
+    let put = data_type.py().detach(|| {
+        put(
+            &Attributes::new(&old)?,
+            &Attributes::new(&new)?,
+            Mode { replace, append },
+        )
+    });
+    array_to_python(&put.map_err(refused)?, data_type)
+}
+
+fn put(old: &Attributes<'_>, new: &Attributes<'_>, mode: Mode) -> Result<ArrayData, ArrowError> {
+    if new.rows != 1 && new.rows != old.rows {
+        return Err(ArrowError::InvalidArgumentError(format!(
+            "expected {} rows, got {}",
+            old.rows, new.rows
+        )));
+    }
+    let mut lists = Lists::new(old.rows);
+    let mut placed = Vec::new();
+    for row in 0..old.rows {
+        let (start, end) = old.row(row)?;
+        let (first, last) = new.row(if new.rows == 1 { 0 } else { row })?;
+        placed.clear();
+        placed.resize(last - first, false);
+        for item in start..end {
+            let mut same = None;
+            for candidate in first..last {
+                if old.keys.is(item, new.keys.get(candidate)?)? {
+                    same = Some(candidate);
+                    break;
+                }
+            }
+            match same {
+                Some(candidate) if mode.replace => {
+                    if !std::mem::replace(&mut placed[candidate - first], true) {
+                        lists.runs.push(1, candidate as u32, 1);
+                    }
+                }
+                Some(candidate) => {
+                    placed[candidate - first] = true;
+                    lists.runs.push(0, item as u32, 1);
+                }
+                None => lists.runs.push(0, item as u32, 1),
+            }
+        }
+        if mode.append {
+            for candidate in (first..last).filter(|candidate| !placed[candidate - first]) {
+                lists.runs.push(1, candidate as u32, 1);
+            }
+        }
+        lists.end_row(old.is_null(row))?;
+    }
+    let (items, added) = (Column::new(old.items)?, Column::new(new.items)?);
+    let gathered = gather(&[&items, &added], &lists.runs)?;
+    lists.finish(gathered)
+}
+
+/// Attributes without those under `keys`.
+#[pyfunction]
+fn drop_attributes<'py>(
+    attributes: &Bound<'py, PyAny>,
+    keys: Vec<String>,
+    data_type: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let batch = batch_from_python(attributes)?;
+    let kept = data_type.py().detach(|| {
+        let attributes = Attributes::new(&batch)?;
+        let mut lists = Lists::new(attributes.rows);
+        for row in 0..attributes.rows {
+            let (start, end) = attributes.row(row)?;
+            for item in start..end {
+                let key = attributes.keys.get(item)?;
+                if !keys.iter().any(|dropped| dropped.as_bytes() == key) {
+                    lists.runs.push(0, item as u32, 1);
+                }
+            }
+            lists.end_row(attributes.is_null(row))?;
+        }
+        let gathered = gather(&[&Column::new(attributes.items)?], &lists.runs)?;
+        lists.finish(gathered)
+    });
+    array_to_python(&kept.map_err(refused)?, data_type)
+}
+
+/// Attributes under other keys. The first to come to a key stays; others that have or come to the same key go.
+#[pyfunction]
+fn rename_attributes<'py>(
+    attributes: &Bound<'py, PyAny>,
+    old: Vec<String>,
+    new: Vec<String>,
+    data_type: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if old.len() != new.len() {
+        return Err(PyValueError::new_err(
+            "expected as many new keys as old ones",
+        ));
+    }
+    let batch = batch_from_python(attributes)?;
+    let renamed = data_type
+        .py()
+        .detach(|| rename(&Attributes::new(&batch)?, &old, &new));
+    array_to_python(&renamed.map_err(refused)?, data_type)
+}
+
+fn rename(
+    attributes: &Attributes<'_>,
+    from: &[String],
+    to: &[String],
+) -> Result<ArrayData, ArrowError> {
+    let mut lists = Lists::new(attributes.rows);
+    let mut keys = Runs::default();
+    let mut renamed: Vec<Option<usize>> = Vec::new();
+    for row in 0..attributes.rows {
+        let (start, end) = attributes.row(row)?;
+        renamed.clear();
+        for item in start..end {
+            let key = attributes.keys.get(item)?;
+            renamed.push(from.iter().position(|name| name.as_bytes() == key));
+        }
+        let any = renamed.iter().any(Option::is_some);
+        for item in start..end {
+            let place = item - start;
+            match renamed[place] {
+                Some(target) => {
+                    let name = &to[target];
+                    if !renamed[..place]
+                        .iter()
+                        .flatten()
+                        .any(|other| to[*other] == *name)
+                    {
+                        lists.runs.push(0, item as u32, 1);
+                        keys.push(1, target as u32, 1);
+                    }
+                }
+                None => {
+                    let key = attributes.keys.get(item)?;
+                    if !any
+                        || !renamed
+                            .iter()
+                            .flatten()
+                            .any(|other| to[*other].as_bytes() == key)
+                    {
+                        lists.runs.push(0, item as u32, 1);
+                        keys.push(0, item as u32, 1);
+                    }
+                }
+            }
+        }
+        lists.end_row(attributes.is_null(row))?;
+    }
+    let targets = StringArray::from_iter_values(to);
+    let (items, targets) = (Column::new(attributes.items)?, Column::new(&targets)?);
+    let Values::Struct { names, columns } = &items.values else {
+        return Err(broken("attributes that are not structs"));
+    };
+    let children = names
+        .iter()
+        .zip(columns)
+        .map(|(name, column)| match *name {
+            "key" => gather(&[column, &targets], &keys),
+            _ => gather(&[column], &lists.runs),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let rebuilt = struct_of(names.iter().copied(), lists.runs.rows, None, children)?;
+    lists.finish(rebuilt)
+}
+
+/// Attribute lists under construction: where their items come from and where each list ends.
+struct Lists {
+    runs: Runs,
+    offsets: Offsets,
+    valid: BitWriter,
+    rows: usize,
+    nulls: bool,
+}
+
+impl Lists {
+    fn new(rows: usize) -> Self {
+        Self {
+            runs: Runs::default(),
+            offsets: Offsets::new(rows),
+            valid: BitWriter::new(rows),
+            rows,
+            nulls: false,
+        }
+    }
+
+    /// A list that was null stays so unless something was put into it.
+    fn end_row(&mut self, was_null: bool) -> Result<(), ArrowError> {
+        let added = self.runs.rows - self.offsets.last();
+        let null = was_null && added == 0;
+        self.nulls |= null;
+        self.valid.push(u64::from(!null), 1);
+        self.offsets.push(added)
+    }
+
+    fn finish(self, items: ArrayData) -> Result<ArrayData, ArrowError> {
+        let nulls = self.nulls.then(|| self.valid.finish());
+        list_of(self.rows, nulls, self.offsets, items)
+    }
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(extract_attribute, m)?)?;
+    m.add_function(wrap_pyfunction!(put_attributes, m)?)?;
+    m.add_function(wrap_pyfunction!(drop_attributes, m)?)?;
+    m.add_function(wrap_pyfunction!(rename_attributes, m)?)
 }

@@ -3,14 +3,18 @@
 //! This file only lists what Python sees. Work happens in the modules, with the interpreter lock released.
 
 mod attributes;
+mod column;
 mod decode;
 mod descriptor;
 mod encode;
 mod error;
+mod interchange;
 mod json;
 mod normalise;
 mod redact;
+mod rows;
 mod schema;
+mod text;
 mod wire;
 
 use pyo3::prelude::*;
@@ -24,5 +28,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     encode::register(m)?;
     json::register(m)?;
     redact::register(m)?;
+    rows::register(m)?;
     attributes::register(m)
 }
