@@ -109,6 +109,8 @@ def nbytes(table: pa.RecordBatch) -> int:
     A table that is no slice, the usual case, answers by the sizes of its buffers, which costs little; only a slice is
     walked through.
     """
+    if not table.num_rows:
+        return 0
     if _is_slice(table):
         return _native.count_bytes(table)
     return int(table.get_total_buffer_size())

@@ -2,7 +2,7 @@
 
 use arrow_array::ffi::FFI_ArrowArray;
 use arrow_array::ffi_stream::RecordBatchStreamReader;
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_data::ArrayData;
 use arrow_pyarrow::FromPyArrow;
 use arrow_schema::ArrowError;
@@ -11,17 +11,21 @@ use pyo3::ffi::Py_uintptr_t;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-/// The batches of a `pyarrow.RecordBatch` (one), `Table` or `RecordBatchReader`.
+/// The batches of a `pyarrow.RecordBatch` (one), `Table` or `RecordBatchReader`; at least one, if without rows.
 ///
 /// Through the C stream interface: unlike the array interface it does not read every value to validate it again.
 /// What Python built stays Python's word, so kernels check each offset they follow.
 pub fn batches_from_python(stream: &Bound<'_, PyAny>) -> PyResult<Vec<RecordBatch>> {
-    RecordBatchStreamReader::from_pyarrow_bound(stream)?
-        .collect::<Result<_, _>>()
-        .map_err(refused)
+    let reader = RecordBatchStreamReader::from_pyarrow_bound(stream)?;
+    let schema = reader.schema();
+    let mut found = reader.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    if found.is_empty() {
+        found.push(RecordBatch::new_empty(schema));
+    }
+    Ok(found)
 }
 
-/// The one batch of a `pyarrow.RecordBatch`; of a table without rows, none.
+/// The one batch of a `pyarrow.RecordBatch`.
 pub fn batch_from_python(stream: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
     let mut found = batches_from_python(stream)?;
     match (found.pop(), found.is_empty()) {

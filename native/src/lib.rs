@@ -2,7 +2,9 @@
 //!
 //! This file only lists what Python sees. Work happens in the modules, with the interpreter lock released.
 
+mod attribute_values;
 mod attributes;
+mod builders;
 mod column;
 mod decode;
 mod descriptor;
@@ -29,5 +31,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     json::register(m)?;
     redact::register(m)?;
     rows::register(m)?;
+    attribute_values::register(m)?;
     attributes::register(m)
 }
