@@ -21,14 +21,13 @@ def normalise(signal: str, payload: bytes) -> tuple[bytes, int]:
 def decode(
     payloads: list[bytes],
     signal: str,
+    json: bool,
     tenants: list[str | None],
-    max_payload_bytes: int,
-    max_expansion_bytes: int,
-    max_depth: int,
+    limits: tuple[int, int, int],
 ) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, int]:
-    """Records, resources and scopes of the payloads, and how many unknown fields were skipped.
+    """Records, resources and scopes of protobuf payloads or JSON texts, and how many unknown fields were skipped.
 
-    `tenants` names the tenant of each payload, or is empty.
+    `tenants` names the tenant of each payload, or is empty; `limits` are the fields of `telflow.codec.Limits`.
 
     Raises:
         DecodeError: A payload is not what the official library reads, or is beyond a limit.
@@ -36,15 +35,17 @@ def decode(
 
 # encode.rs
 
-def encode(signal: str, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch) -> bytes:
-    """One Export*ServiceRequest.
+def encode(
+    signal: str, json: bool, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch
+) -> bytes:
+    """One Export*ServiceRequest, in protobuf bytes or as JSON text.
 
     Raises:
         EncodeError: A column is missing or of another type, or a row number points nowhere.
     """
 
 def encode_split(
-    signal: str, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch, max_bytes: int
+    signal: str, json: bool, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch, max_bytes: int
 ) -> list[bytes]:
     """Requests of at most `max_bytes` bytes each; one empty request when there are no records.
 

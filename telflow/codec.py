@@ -6,22 +6,23 @@ the grouping of records. Both release the interpreter lock while they work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from telflow import _native
 from telflow.batch import TelemetryBatch
-from telflow.errors import DecodeError, EncodeError
 from telflow.schema import Signal
 
 __all__ = ["DEFAULT_LIMITS", "Encoding", "Limits", "decode", "decode_many", "encode", "encode_split"]
 
 Encoding: TypeAlias = Literal["protobuf", "json"]
-"""How a request is written."""
+"""How a request is written: protobuf's binary format, or OTLP/JSON (OTLP specification, "JSON Protobuf Encoding").
 
-_MOST_BYTES = 2**31 - 1
-"""Nobody reads a larger protobuf message."""
+JSON as OTLP maps it: identifiers in hexadecimal, enums as numbers, names in lowerCamelCase, 64-bit integers as strings
+or numbers, bytes as base64; unknown names are skipped and counted, duplicate ones refused.
+"""
+
 _LEAST_DEPTH = 10
 """An attribute of an exemplar stands on the eighth level below the request; its value may at least hold a list."""
 _MOST_DEPTH = 100
@@ -71,21 +72,22 @@ def decode(
     Args:
         payload: The request; OTLP/JSON is UTF-8 text.
         signal: What it carries.
-        encoding: How it is written: `protobuf`, or `json` (OTLP specification, "JSON Protobuf Encoding").
+        encoding: How it is written.
         tenant: Whose data it is; stands on every resource.
         limits: What decoding may cost.
 
     Raises:
         DecodeError: The payload is not such a request, or is beyond a limit; says at which byte and in which field.
+        ValueError: The encoding is not one of the two.
 
     >>> decode(b"", Signal.TRACES).num_rows
     0
-    >>> text = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityText":"INFO"}]}]}]}'
-    >>> decode(text, Signal.LOGS, "json").num_rows
-    1
     >>> decode(bytes([0x0A, 5, 0x1A, 3, 0xFF, 0xFF, 0xFF]), Signal.TRACES)
     Traceback (most recent call last):
     telflow.errors.DecodeError: invalid UTF-8 at byte 4 in resource_spans[0].schema_url
+    >>> decode(b'{"resourceSpans": [{"schemaUrl": 7}]}', Signal.TRACES, "json")
+    Traceback (most recent call last):
+    telflow.errors.DecodeError: expected a string, got a number at byte 33 in resourceSpans[0].schemaUrl
     """
     return decode_many([payload], signal, encoding, tenants=[tenant], limits=limits)
 
@@ -112,20 +114,19 @@ def decode_many(
     Raises:
         DecodeError: A payload is not such a request, or is beyond a limit; when there are several, the path begins with
             ``payloads[i]`` and the offset is one in that payload.
-        ValueError: `tenants` is not as long as `payloads`.
+        ValueError: `tenants` is not as long as `payloads`, or the encoding is not one of the two.
     """
+    json = _is_json(encoding)
     if tenants is not None and len(tenants) != len(payloads):
         raise ValueError(f"tenants: expected one for each of the {len(payloads)} payloads, got {len(tenants)}")
-    in_json = 0
-    requests = list(payloads)
-    payload_bytes = limits.payload_bytes
-    if encoding == "json":
-        requests, in_json = _from_json(requests, signal, limits)
-        payload_bytes = _MOST_BYTES  # the text was measured
     records, resources, scopes, unknown = _native.decode(
-        requests, signal, list(tenants or ()), payload_bytes, limits.expansion_bytes, limits.depth
+        list(payloads),
+        signal,
+        json,
+        list(tenants or ()),
+        (limits.payload_bytes, limits.expansion_bytes, limits.depth),
     )
-    return TelemetryBatch(signal, records, resources, scopes, in_json + unknown)
+    return TelemetryBatch(signal, records, resources, scopes, unknown)
 
 
 def encode(batch: TelemetryBatch, encoding: Encoding = "protobuf") -> bytes:
@@ -133,66 +134,36 @@ def encode(batch: TelemetryBatch, encoding: Encoding = "protobuf") -> bytes:
 
     Records are grouped by resource, scope and (data points) metric, in the order in which these first appear; within a
     group they keep their order. Resources and scopes without records are left out. Protobuf bytes are minimal and
-    fields ascend, as the official library writes them; JSON is UTF-8 text without spaces.
+    fields ascend, as the official library writes them. JSON is UTF-8 text without spaces; all it loses is which NaN a
+    NaN is.
 
     Raises:
         EncodeError: The request would be larger than 2 GiB.
+        ValueError: The encoding is not one of the two.
 
     >>> encode(TelemetryBatch.empty(Signal.TRACES))
     b''
+    >>> encode(TelemetryBatch.empty(Signal.TRACES), "json")
+    b'{}'
     """
-    payload = _native.encode(batch.signal, batch.records, batch.resources, batch.scopes)
-    if encoding == "protobuf":
-        return payload
-    try:
-        return _native.protobuf_to_json(batch.signal, payload)
-    except DecodeError as error:
-        # Only a nested value can be at fault: its bytes are the batch's own and go into protobuf as they are.
-        raise EncodeError(f"a nested value of the batch is no OTLP value: {error}") from error
+    return _native.encode(batch.signal, _is_json(encoding), batch.records, batch.resources, batch.scopes)
 
 
 def encode_split(batch: TelemetryBatch, max_bytes: int, encoding: Encoding = "protobuf") -> list[bytes]:
     """Write a batch as requests of at most `max_bytes` each, in the order of `encode`.
 
-    In protobuf each is as full as it can be without changing that order, in JSON nearly so. Resources, scopes and
-    metrics are repeated where needed. A batch without records gives one empty request.
+    Each is as full as it can be without changing that order (as JSON: about three quarters full or more); resources,
+    scopes and metrics are repeated where needed. A batch without records gives one empty request.
 
     Raises:
-        EncodeError: A record does not fit into a request of its own; the message says which, counted in the order of
-            the batch (protobuf) or of `encode` (JSON).
+        EncodeError: A record does not fit into a request of its own; the message names it.
+        ValueError: The encoding is not one of the two.
     """
-    if encoding == "json":
-        in_order = decode(encode(batch), batch.signal)
-        return list(_split_json(in_order, 0, max_bytes))
-    return _native.encode_split(batch.signal, batch.records, batch.resources, batch.scopes, max_bytes)
+    json = _is_json(encoding)
+    return _native.encode_split(batch.signal, json, batch.records, batch.resources, batch.scopes, max_bytes)
 
 
-def _from_json(texts: list[bytes], signal: Signal, limits: Limits) -> tuple[list[bytes], int]:
-    """Protobuf bytes of OTLP/JSON texts, and how many unknown names they had."""
-    requests, unknown = [], 0
-    for number, text in enumerate(texts):
-        where = f"payloads[{number}]" if len(texts) > 1 else ""
-        if len(text) > limits.payload_bytes:
-            reason = f"payload of {len(text)} bytes, the limit is {limits.payload_bytes}"
-            raise DecodeError(reason, limits.payload_bytes, where)
-        try:
-            request, names = _native.json_to_protobuf(signal, text)
-        except DecodeError as error:
-            raise DecodeError(error.reason, error.offset, ".".join(filter(None, (where, error.path)))) from None
-        requests.append(request)
-        unknown += names
-    return requests, unknown
-
-
-def _split_json(batch: TelemetryBatch, first: int, max_bytes: int) -> Iterator[bytes]:
-    """Halves and smaller shares of a batch until each is small enough as JSON; `first` is its first record's number."""
-    text = encode(batch, "json")
-    if len(text) <= max_bytes:
-        yield text
-        return
-    if batch.num_rows <= 1:
-        raise EncodeError(f"{batch.signal} record {first} needs {len(text)} bytes alone, the limit is {max_bytes}")
-    share = batch.num_rows * max_bytes * 31 // 32 // len(text)
-    rows = min(max(share, 1), batch.num_rows - 1)
-    for start in range(0, batch.num_rows, rows):
-        yield from _split_json(batch.slice(start, rows), first + start, max_bytes)
+def _is_json(encoding: Encoding) -> bool:
+    if encoding not in ("protobuf", "json"):
+        raise ValueError(f"encoding: expected protobuf or json, got {encoding!r}")
+    return encoding == "json"

@@ -25,6 +25,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
 use crate::descriptor::Signal;
 use crate::error::ParseError;
+use crate::json::decode_json;
 use crate::normalise::normalise_message;
 use crate::wire::Reader;
 use envelope::{Decoder, Limits, Records, Stop};
@@ -51,6 +52,20 @@ pub struct Bounds {
     pub depth: u32,
 }
 
+impl Bounds {
+    /// Refuse a payload that is too large.
+    pub fn admit(&self, payload: &[u8]) -> Result<(), ParseError> {
+        let (size, limit) = (payload.len(), self.payload_bytes);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(ParseError::new(
+            format!("payload of {size} bytes, the limit is {limit}"),
+            limit,
+        ))
+    }
+}
+
 /// Read payloads of one signal into one batch; `tenants` names the tenant of each, or of none when it is empty.
 pub fn decode(
     signal: Signal,
@@ -59,14 +74,9 @@ pub fn decode(
     bounds: Bounds,
 ) -> Result<Decoded, ParseError> {
     let total = payloads.iter().map(|p| p.len()).sum::<usize>();
-    if let Some(large) = payloads.iter().find(|p| p.len() > bounds.payload_bytes) {
-        let reason = format!(
-            "payload of {} bytes, the limit is {}",
-            large.len(),
-            bounds.payload_bytes
-        );
-        return Err(ParseError::new(reason, bounds.payload_bytes));
-    }
+    payloads
+        .iter()
+        .try_for_each(|payload| bounds.admit(payload))?;
     if total > MAX_BATCH_BYTES {
         return Err(ParseError::new(
             format!("batch of {total} bytes, the limit is {MAX_BATCH_BYTES}"),
@@ -191,16 +201,16 @@ fn py_decode<'py>(
     py: Python<'py>,
     payloads: Vec<PyBackedBytes>,
     signal: &str,
+    json: bool,
     tenants: Vec<Option<PyBackedStr>>,
-    max_payload_bytes: usize,
-    max_expansion_bytes: usize,
-    max_depth: u32,
+    limits: (usize, usize, u32),
 ) -> PyResult<PyDecoded<'py>> {
     let signal = Signal::parse(signal)?;
+    let (payload_bytes, expansion_bytes, depth) = limits;
     let bounds = Bounds {
-        payload_bytes: max_payload_bytes,
-        expansion_bytes: max_expansion_bytes,
-        depth: max_depth,
+        payload_bytes,
+        expansion_bytes,
+        depth,
     };
     let decoded = py.detach(|| {
         let payloads: Vec<&[u8]> = payloads.iter().map(|p| p.as_ref()).collect();
@@ -208,7 +218,11 @@ fn py_decode<'py>(
             .iter()
             .map(|t| t.as_ref().map(|t| t.as_ref()))
             .collect();
-        decode(signal, &payloads, &tenants, bounds)
+        if json {
+            decode_json(signal, &payloads, &tenants, bounds)
+        } else {
+            decode(signal, &payloads, &tenants, bounds)
+        }
     })?;
     Ok((
         decoded.records.to_pyarrow(py)?,

@@ -3,6 +3,7 @@
 //! Records are grouped by resource, scope and metric, and written from the last to the first (`backward.rs`), so that one
 //! pass over the columns is enough.
 
+mod as_json;
 mod backward;
 mod groups;
 mod input;
@@ -64,19 +65,38 @@ fn whole(batch: &Batch, source: &impl Source, buffer: Vec<u8>) -> Result<Backwar
     Ok(out)
 }
 
-/// Write a batch as requests of at most `limit` bytes each.
-pub fn encode_split(signal: Signal, batch: &Batch, limit: usize) -> Result<Vec<Vec<u8>>> {
-    match signal {
-        Signal::Traces => parts(batch, &traces::Spans::of(&batch.records)?, limit),
-        Signal::Logs => parts(batch, &logs::LogRecords::of(&batch.records)?, limit),
-        Signal::Metrics => parts(batch, &metrics::DataPoints::of(&batch.records)?, limit),
+/// What an exporter asks of `encode_split`.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub signal: Signal,
+    pub json: bool,
+    /// Bytes of the largest request.
+    pub limit: usize,
+}
+
+/// Write a batch as requests of at most `wanted.limit` bytes each.
+pub fn encode_split(wanted: Wanted, batch: &Batch) -> Result<Vec<Vec<u8>>> {
+    match wanted.signal {
+        Signal::Traces => parts(wanted, batch, &traces::Spans::of(&batch.records)?),
+        Signal::Logs => parts(wanted, batch, &logs::LogRecords::of(&batch.records)?),
+        Signal::Metrics => parts(wanted, batch, &metrics::DataPoints::of(&batch.records)?),
     }
 }
 
-fn parts(batch: &Batch, source: &impl Source, limit: usize) -> Result<Vec<Vec<u8>>> {
+fn parts(wanted: Wanted, batch: &Batch, source: &impl Source) -> Result<Vec<Vec<u8>>> {
     let places = Places::of(&batch.resources, &batch.scopes)?;
     let order = Groups::of(&batch.records, &places, source)?;
-    split::split(&order, batch.records.num_rows(), &places, source, limit)
+    let records = batch.records.num_rows();
+    let Wanted {
+        signal,
+        json,
+        limit,
+    } = wanted;
+    if json {
+        as_json::split(signal, &order, records, &places, source, limit)
+    } else {
+        split::split(&order, records, &places, source, limit)
+    }
 }
 
 fn import(
@@ -104,14 +124,23 @@ thread_local! {
 fn py_encode<'py>(
     py: Python<'py>,
     signal: &str,
+    json: bool,
     records: &Bound<'py, PyAny>,
     resources: &Bound<'py, PyAny>,
     scopes: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let signal = Signal::parse(signal)?;
     let batch = import(records, resources, scopes)?;
-    let out = py.detach(|| encode(signal, &batch, BUFFER.take()))?;
-    let bytes = PyBytes::new(py, out.written());
+    let (out, text) = py.detach(|| {
+        let out = encode(signal, &batch, BUFFER.take())?;
+        let text = if json {
+            Some(as_json::text(signal, out.written())?)
+        } else {
+            None
+        };
+        Ok::<_, Failure>((out, text))
+    })?;
+    let bytes = PyBytes::new(py, text.as_deref().unwrap_or(out.written()));
     let buffer = out.into_buffer();
     if buffer.len() <= KEEP_BYTES {
         BUFFER.set(buffer);
@@ -124,14 +153,19 @@ fn py_encode<'py>(
 fn py_encode_split<'py>(
     py: Python<'py>,
     signal: &str,
+    json: bool,
     records: &Bound<'py, PyAny>,
     resources: &Bound<'py, PyAny>,
     scopes: &Bound<'py, PyAny>,
     max_bytes: usize,
 ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    let signal = Signal::parse(signal)?;
     let batch = import(records, resources, scopes)?;
-    let parts = py.detach(|| encode_split(signal, &batch, max_bytes))?;
+    let wanted = Wanted {
+        signal: Signal::parse(signal)?,
+        json,
+        limit: max_bytes,
+    };
+    let parts = py.detach(|| encode_split(wanted, &batch))?;
     Ok(parts.iter().map(|part| PyBytes::new(py, part)).collect())
 }
 

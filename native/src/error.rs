@@ -63,6 +63,12 @@ impl ParseError {
     }
 }
 
+impl std::fmt::Display for ParseError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} in {}", self.0.reason, self.path())
+    }
+}
+
 impl From<ParseError> for PyErr {
     fn from(error: ParseError) -> Self {
         Python::attach(|py| {

@@ -4,15 +4,20 @@ use super::text::{duplicate, Names, Number, Scanner, Token};
 use crate::descriptor::{Field, Kind, Label, Message, MESSAGES};
 use crate::error::ParseError;
 use crate::normalise::{put_number, wire_type_of};
-use crate::wire::{self, DELIMITED, MAX_DEPTH};
+use crate::wire::{self, DELIMITED};
 
-pub fn request(message: &'static Message, text: &[u8]) -> Result<(Vec<u8>, u64), ParseError> {
+/// Read a whole text; `depth` is how many levels of messages may stand below the outermost.
+pub fn request(
+    message: &'static Message,
+    text: &[u8],
+    depth: u32,
+) -> Result<(Vec<u8>, u64), ParseError> {
     match std::str::from_utf8(text) {
-        Ok(_) => whole(message, text),
+        Ok(_) => whole(message, text, depth),
         Err(error) => {
             // Reading up to the bad byte tells in which field it stands.
             let at = error.valid_up_to();
-            Err(match whole(message, &text[..at]) {
+            Err(match whole(message, &text[..at], depth) {
                 Err(found) if found.offset() < at => found,
                 Err(found) => found.because("invalid UTF-8", at),
                 Ok(_) => ParseError::new("invalid UTF-8", at),
@@ -21,7 +26,7 @@ pub fn request(message: &'static Message, text: &[u8]) -> Result<(Vec<u8>, u64),
     }
 }
 
-fn whole(message: &'static Message, text: &[u8]) -> Result<(Vec<u8>, u64), ParseError> {
+fn whole(message: &'static Message, text: &[u8], depth: u32) -> Result<(Vec<u8>, u64), ParseError> {
     let mut reader = Reader {
         scanner: Scanner::new(text),
         out: Vec::with_capacity(text.len() / 2),
@@ -29,7 +34,7 @@ fn whole(message: &'static Message, text: &[u8]) -> Result<(Vec<u8>, u64), Parse
         room: [1; MESSAGES.len()],
         unknown: 0,
     };
-    reader.message(message, MAX_DEPTH)?;
+    reader.message(message, depth)?;
     if reader.scanner.peek() != 0 || reader.scanner.pos() < text.len() {
         return Err(reader.scanner.unexpected("the end of the text"));
     }
