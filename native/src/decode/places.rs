@@ -14,7 +14,7 @@ use crate::schema;
 
 /// Row numbers by raw bytes (quick, most envelopes repeat) and by content (the same resource may be written in two ways).
 struct Known<'a> {
-    by_bytes: HashMap<(u32, Option<&'a [u8]>, &'a [u8]), (u32, u64)>,
+    by_bytes: HashMap<Identity<'a>, (u32, u64)>,
     by_content: HashMap<Vec<u8>, u32>,
 }
 
@@ -52,6 +52,9 @@ impl<'a> Known<'a> {
         Ok(row)
     }
 }
+
+/// Tenant, message (if any) and schema URL.
+type Identity<'a> = (u32, Option<&'a [u8]>, &'a [u8]);
 
 pub struct Resources<'a> {
     known: Known<'a>,
