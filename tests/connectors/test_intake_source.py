@@ -35,7 +35,7 @@ def test_a_dataflow_gets_all_batches_in_order_and_drains() -> None:
     op.output("out", op.input("in", flow, IntakeSource(intake)), TestingSink(got))
     thread = threading.Thread(target=feed)
     thread.start()
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     thread.join()
     assert list(map(id, got)) == list(map(id, sent))
 

@@ -1,0 +1,163 @@
+"""OTLP over gRPC: the three Export services as raw bytes, so that no protobuf object is made on the way in.
+
+A pool of threads rather than `grpc.aio`: measured with 215 kB requests it takes about 15 % less CPU time, with small
+ones 40 %, and the decoder runs without the interpreter's lock in either.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NoReturn, TypeAlias
+
+import grpc
+
+from connectors.otlp.protocol import RPC_METHODS, ExportHandler, ExportRequest, Refusal
+from connectors.otlp.settings import GrpcServerSettings, TlsServerSettings, split_address
+from telflow.errors import ConfigError
+from telflow.schema import Signal
+
+__all__ = ["GrpcServer"]
+
+_Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+_Handler: TypeAlias = "grpc.GenericRpcHandler[bytes, bytes]"
+_LOG = logging.getLogger(__name__)
+_STREAMS_PER_CONNECTION = 1000
+_STATUS_DETAILS = "grpc-status-details-bin"
+
+
+class GrpcServer:
+    """Serves the Export services until it is stopped."""
+
+    def __init__(
+        self,
+        settings: GrpcServerSettings,
+        handler: ExportHandler,
+        *,
+        tenant_header: str | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        """Describe the server; `start` opens the port.
+
+        Args:
+            settings: Address and limits.
+            handler: What is done with requests.
+            tenant_header: Metadata key that names the tenant; None: not asked for.
+            reuse_port: Share the port with other processes.
+        """
+        self._settings = settings
+        self._methods = _ExportMethods(handler, tenant_header.lower() if tenant_header else None)
+        self._reuse_port = reuse_port
+        self._server: grpc.Server | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def start(self) -> int:
+        """Open the port and serve.
+
+        Returns:
+            The port, which the system has chosen when the settings say 0.
+
+        Raises:
+            ConfigError: The address cannot be used, or a certificate cannot be read.
+        """
+        host, port = split_address(self._settings.endpoint)
+        if port and not self._reuse_port:
+            _check_free(host, port)  # gRPC itself says no more than "failed to bind"
+        self._pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="otlp-grpc")
+        server = grpc.server(
+            self._pool,
+            handlers=self._methods.handlers(),
+            options=[
+                ("grpc.max_receive_message_length", self._settings.max_request_bytes),
+                # Calls over this wait in the client; each one below it waits here with one window of data. Not low,
+                # because what a client sends over it before it knows of it is refused. gRPC's own limit of concurrent
+                # calls would refuse all of them, with a status that senders must not repeat.
+                ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+                ("grpc.so_reuseport", int(self._reuse_port)),
+            ],
+        )
+        try:
+            if self._settings.tls is None:
+                bound = server.add_insecure_port(self._settings.endpoint)
+            else:
+                bound = server.add_secure_port(self._settings.endpoint, _credentials(self._settings.tls))
+        except RuntimeError as error:
+            raise ConfigError(f"grpc.endpoint: cannot listen on {self._settings.endpoint}: {error}") from None
+        server.start()
+        self._server = server
+        return bound
+
+    def stop(self, grace_s: float) -> None:
+        """Accept nothing more, let requests under way finish for up to `grace_s` seconds, close the port."""
+        if self._server is not None:
+            self._server.stop(grace_s).wait()
+            self._server = None
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+class _ExportMethods:
+    """The Export methods, one per signal."""
+
+    def __init__(self, handler: ExportHandler, tenant_header: str | None) -> None:
+        self._handler = handler
+        self._tenant_header = tenant_header
+
+    def handlers(self) -> list[_Handler]:
+        """Return what a `grpc.Server` looks calls up in."""
+        found = []
+        for signal, path in RPC_METHODS.items():
+            _, service, method = path.split("/")
+            found.append(grpc.method_handlers_generic_handler(service, {method: self._method(signal)}))
+        return found
+
+    def _method(self, signal: Signal) -> _Method:
+        def export(payload: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                request = ExportRequest(signal, "protobuf", payload, self._tenant(context), context.peer())
+                return self._handler.handle(request)
+            except Refusal as refusal:
+                _abort(context, refusal)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+                # The message of an unknown exception may quote the payload, so only its kind is logged.
+                _LOG.error("%s request from %s: internal error %s", signal, context.peer(), type(error).__name__)
+                _abort(context, Refusal.internal())
+
+        return grpc.unary_unary_rpc_method_handler(export)
+
+    def _tenant(self, context: grpc.ServicerContext) -> str | None:
+        if self._tenant_header is None:
+            return None
+        for key, value in context.invocation_metadata():
+            if key == self._tenant_header:
+                return str(value)
+        return None
+
+
+def _abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+    """End the call with a status; gRPC does that by an exception of its own."""
+    context.set_trailing_metadata(((_STATUS_DETAILS, refusal.status().SerializeToString()),))
+    context.abort(refusal.code, refusal.message)
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with closing(socket.socket(family, kind, protocol)) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise ConfigError(f"grpc.endpoint: cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _credentials(tls: TlsServerSettings) -> grpc.ServerCredentials:
+    try:
+        authorities = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+        pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"grpc.tls: cannot read {error.filename}: {error.strerror}") from None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)

@@ -1,0 +1,221 @@
+"""Options of the OTLP receiver and exporter."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from telflow.delivery.retry import RetrySettings
+from telflow.settings import Duration, Settings
+
+__all__ = [
+    "Address",
+    "GrpcServerSettings",
+    "HttpServerSettings",
+    "OtlpExporterSettings",
+    "OtlpReceiverSettings",
+    "TlsClientSettings",
+    "TlsServerSettings",
+    "split_address",
+]
+
+_MIB = 1 << 20
+_HIGHEST_PORT = 65535
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: It is not of that form.
+
+    >>> split_address("[::1]:4317")
+    ('::1', 4317)
+    """
+    host, colon, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare and bare == host):
+        raise ValueError(f"expected host:port, for example 127.0.0.1:4317 or [::1]:4317, got {address!r}")
+    if not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
+        raise ValueError(f"expected a port between 0 and {_HIGHEST_PORT}, got {port!r}")
+    return bare, int(port)
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+"""``host:port`` to listen on; port 0 lets the system choose."""
+
+
+class TlsServerSettings(Settings):
+    """Certificate of a server, and whose clients it trusts."""
+
+    cert_file: Path
+    """PEM file with the server's certificate and its chain."""
+
+    key_file: Path
+    """PEM file with the private key."""
+
+    client_ca_file: Path | None = None
+    """PEM file with the authorities of client certificates; when set, a client without one is refused (mTLS)."""
+
+
+class TlsClientSettings(Settings):
+    """Whom a client trusts, and how it identifies itself."""
+
+    ca_file: Path | None = None
+    """PEM file with the authorities to trust; the system's when not set."""
+
+    cert_file: Path | None = None
+    """PEM file with the client's certificate (mTLS)."""
+
+    key_file: Path | None = None
+    """PEM file with the private key of `cert_file`."""
+
+    server_name: str | None = None
+    """Name expected in the server's certificate, when it is not the endpoint's host."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TlsClientSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file together, got one of them")
+        return self
+
+
+class GrpcServerSettings(Settings):
+    """OTLP over gRPC."""
+
+    endpoint: Address = "127.0.0.1:4317"
+    """Address to listen on; ``0.0.0.0:4317`` for every interface."""
+
+    max_request_bytes: int = Field(default=20 * _MIB, ge=4 * _MIB)
+    """Largest request, uncompressed; a larger one is refused with RESOURCE_EXHAUSTED."""
+
+    threads: int = Field(default=4, ge=1)
+    """Requests handled at a time; more wait in their connections."""
+
+    tls: TlsServerSettings | None = None
+    """Serve over TLS; plain text when not set."""
+
+
+class HttpServerSettings(Settings):
+    """OTLP over HTTP, protobuf and JSON."""
+
+    endpoint: Address = "127.0.0.1:4318"
+    """Address to listen on; ``0.0.0.0:4318`` for every interface."""
+
+    max_request_bytes: int = Field(default=20 * _MIB, ge=1024)
+    """Largest request, before and after decompression; a larger one is refused with 413."""
+
+    read_timeout: Duration = Field(default=timedelta(seconds=30), gt=timedelta())
+    """A request whose body has not arrived completely after this time is refused with 408."""
+
+    threads: int = Field(default=2, ge=1)
+    """Requests decompressed and decoded at a time; more wait."""
+
+    tls: TlsServerSettings | None = None
+    """Serve over TLS; plain text when not set."""
+
+
+class OtlpReceiverSettings(Settings):
+    """Receives OTLP from SDKs, Collectors and other gateways."""
+
+    grpc: GrpcServerSettings | None = GrpcServerSettings()
+    """OTLP over gRPC; null: not served."""
+
+    http: HttpServerSettings | None = HttpServerSettings()
+    """OTLP over HTTP; null: not served."""
+
+    tenant: str | None = Field(default=None, min_length=1)
+    """Whose data it is when the request does not say; null: nobody's."""
+
+    tenant_header: str | None = Field(default=None, min_length=1)
+    """Header (gRPC: metadata key) whose value names the tenant, for example ``x-scope-orgid``. Anyone who can reach
+    the port can write any name into it: set it only where all senders are trusted."""
+
+    reuse_port: bool = False
+    """Let several processes of a host listen on the same ports (SO_REUSEPORT)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> OtlpReceiverSettings:
+        if self.grpc is None and self.http is None:
+            raise ValueError("expected grpc or http or both, got neither")
+        return self
+
+
+class OtlpExporterSettings(Settings):
+    """Sends OTLP to a backend, a Collector or another gateway."""
+
+    endpoint: str
+    """Where to: ``host:port`` or ``https://host:port`` for gRPC; for HTTP the URL that ``/v1/traces`` and the like are
+    appended to."""
+
+    protocol: Literal["grpc", "http/protobuf", "http/json"] = "grpc"
+    """Transport and encoding."""
+
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    """How requests are compressed; zstd over HTTP only."""
+
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Headers (gRPC: metadata) of every request, for example ``authorization``. Values are kept out of logs."""
+
+    timeout: Duration = Field(default=timedelta(seconds=10), gt=timedelta())
+    """A request not answered after this time has failed and may be repeated."""
+
+    tls: TlsClientSettings | None = None
+    """How to use TLS, which an ``https://`` endpoint turns on too; plain text when neither is given."""
+
+    max_request_bytes: int | None = Field(default=None, ge=1024)
+    """Largest request before compression; larger batches are split. By default 4 MiB for gRPC and 20 MiB for HTTP."""
+
+    concurrency: int = Field(default=4, ge=1)
+    """Requests in flight at a time."""
+
+    retry: RetrySettings = RetrySettings()
+    """How refused or unanswered requests are repeated."""
+
+    shutdown_timeout: Duration = timedelta(seconds=10)
+    """How long a stopping exporter goes on repeating; what is undelivered then is dropped and counted."""
+
+    @property
+    def request_bytes(self) -> int:
+        """`max_request_bytes`, or the protocol's default."""
+        return self.max_request_bytes or (4 * _MIB if self.protocol == "grpc" else 20 * _MIB)
+
+    @property
+    def secure(self) -> bool:
+        """True when the connection uses TLS."""
+        return self.tls is not None or self.endpoint.startswith("https://")
+
+    @property
+    def target(self) -> str:
+        """The address gRPC dials: the endpoint without its scheme."""
+        return self.endpoint.removeprefix("https://").removeprefix("http://").rstrip("/")
+
+    @property
+    def url(self) -> str:
+        """The URL that signal paths are appended to over HTTP."""
+        has_scheme = self.endpoint.startswith(("http://", "https://"))
+        base = self.endpoint if has_scheme else f"{'https' if self.tls else 'http'}://{self.endpoint}"
+        return base.rstrip("/")
+
+    @model_validator(mode="after")
+    def _check(self) -> OtlpExporterSettings:
+        if self.protocol == "grpc":
+            split_address(self.target)
+            if self.compression == "zstd":
+                raise ValueError("expected compression none or gzip with protocol grpc, got zstd; use http/protobuf")
+        else:
+            parts = urlsplit(self.url)
+            if not parts.hostname or parts.query or parts.fragment:
+                raise ValueError(f"endpoint: expected a URL such as http://localhost:4318, got {self.endpoint!r}")
+        if self.tls is not None and self.endpoint.startswith("http://"):
+            raise ValueError("endpoint: expected https:// together with tls, got http://")
+        return self
