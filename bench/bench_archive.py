@@ -103,7 +103,7 @@ def write(directory: Path, source: list[TelemetryBatch]) -> dict[str, float]:
         some = source[first : first + per_flush]
         cpu_s, wall_s, _ = timed(partial(_write, part, some))
         ours_cpu_s, ours_wall_s = ours_cpu_s + cpu_s, ours_wall_s + wall_s
-        rows = pa.concat_tables([to_rows(batch, DEFAULT_PROMOTE) for batch in some])
+        rows = to_rows(some, DEFAULT_PROMOTE)
         plain = pa.schema([f.with_type(_plain(f.type)) for f in rows.schema])
         rows = rows.unify_dictionaries().cast(plain)
         append = partial(write_deltalake, mode="append", partition_by=["date"], writer_properties=properties)
@@ -189,7 +189,7 @@ def queries(archive: Path, source: list[TelemetryBatch]) -> dict[str, float]:
         pc.sum(
             pc.and_(pc.equal(rows["http_route"], "/checkout"), pc.equal(rows["http_response_status_code"], 500))
         ).as_py()
-        for rows in (to_rows(batch, promote) for batch in source)
+        for rows in (to_rows([batch], promote) for batch in source)
     )
     assert sum(row[1] for row in by_duckdb) == wanted > 0
     return {"duckdb_query_ms": duckdb_s * 1e3, "polars_query_ms": polars_s * 1e3}

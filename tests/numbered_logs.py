@@ -33,7 +33,7 @@ def logs(
 
 def rows(numbers: Iterable[int], **options: Any) -> pa.Table:
     """The archive rows of `logs`."""
-    return to_rows(logs(numbers, **options))
+    return to_rows([logs(numbers, **options)])
 
 
 def archived(archive: Path, signal: Signal = Signal.LOGS) -> Counter[int]:

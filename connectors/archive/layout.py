@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.archive.envelope import attributes_json, read_resources, read_scopes, resource_cells, scope_cells
-from connectors.archive.promote import PromotedAttribute, extract, promoted_columns
+from connectors.archive.promote import PromotedAttribute, extract
 from telflow.batch import TelemetryBatch
 from telflow.errors import ConfigError
 from telflow.schema import RECORD_SCHEMAS, Signal
@@ -107,30 +107,65 @@ def check_promote(promote: Sequence[PromotedAttribute]) -> None:
         taken[entry.name] = f"promote[{number}] ({entry.attribute})"
 
 
-def to_rows(batch: TelemetryBatch, promote: Sequence[PromotedAttribute] = ()) -> pa.Table:
-    """Return the archive rows of `batch`, one per record in the same order (schema: `archive_schema`).
+def to_rows(batches: Sequence[TelemetryBatch], promote: Sequence[PromotedAttribute] = ()) -> pa.Table:
+    """Return the archive rows of batches of one signal, one per record in the same order (schema: `archive_schema`).
 
-    Repeated values (tenant, resource, scope and their copies) are dictionary arrays here.
+    What resources and scopes say is worked out once for all batches, and stands in the rows as dictionary arrays.
     """
-    schema = _stored_records(batch.signal)
-    columns = [batch.records[f.name].cast(f.type, safe=False) for f in schema]
-    resource, scope = batch.records["resource"], batch.records["scope"]
-    attributes = batch.resources["attributes"]
-    (service,) = extract(attributes, [("service.name", "string")])
-    envelope = [
-        _spread(batch.resources["tenant"], resource),
-        _spread(service, resource),
-        _spread(resource_cells(batch.resources), resource),
-        _spread(attributes_json(attributes), resource),
-        _spread(scope_cells(batch.scopes), scope),
-        _spread(batch.scopes["name"], scope),
-        _spread(batch.scopes["version"], scope),
-    ]
-    fields = [*schema, *(pa.field(f.name, c.type, f.nullable) for f, c in zip(_ENVELOPE, envelope, strict=True))]
-    promoted = promoted_columns(batch, promote)
-    fields += [pa.field(entry.name, entry.arrow_type) for entry in promote]
-    date = _date(event_time(batch.signal, batch.records))
-    return pa.Table.from_arrays([*columns, *envelope, *promoted, date], schema=pa.schema([*fields, DATE]))
+    signal = batches[0].signal
+    schema = archive_schema(signal, promote)
+    shared = _shared(batches, promote)
+    fields = [f.with_type(shared[f.name][1].type) if f.name in shared else f for f in schema]
+    dates = _date(pa.concat_arrays([event_time(signal, batch.records) for batch in batches]))
+    base = {"resource": 0, "scope": 0}
+    row = 0
+    chunks = []
+    for batch in batches:
+        place = {level: pc.add(batch.records[level].cast(pa.int64()), rows) for level, rows in base.items()}
+        own = _promoted(batch.records["attributes"], promote, "record")
+        own["date"] = dates.slice(row, batch.num_rows)
+        columns = []
+        for field in schema:
+            if field.name in shared:
+                level, values = shared[field.name]
+                columns.append(pa.DictionaryArray.from_arrays(values.indices.take(place[level]), values.dictionary))
+            elif field.name in own:
+                columns.append(own[field.name])
+            else:
+                columns.append(batch.records[field.name].cast(field.type, safe=False))
+        chunks.append(pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)))
+        base = {"resource": base["resource"] + batch.resources.num_rows, "scope": base["scope"] + batch.scopes.num_rows}
+        row += batch.num_rows
+    return pa.Table.from_batches(chunks)
+
+
+def _shared(
+    batches: Sequence[TelemetryBatch], promote: Sequence[PromotedAttribute]
+) -> dict[str, tuple[str, pa.DictionaryArray]]:
+    """The columns that depend on a record's resource or scope only: which of them, and a value for each of all."""
+    resources = pa.concat_batches([batch.resources for batch in batches])
+    scopes = pa.concat_batches([batch.scopes for batch in batches])
+    of_resource = {
+        "tenant": resources["tenant"],
+        "service_name": extract(resources["attributes"], [("service.name", "string")])[0],
+        "resource": resource_cells(resources),
+        "resource_attributes": attributes_json(resources["attributes"]),
+        **_promoted(resources["attributes"], promote, "resource"),
+    }
+    of_scope = {
+        "scope": scope_cells(scopes),
+        "scope_name": scopes["name"],
+        "scope_version": scopes["version"],
+        **_promoted(scopes["attributes"], promote, "scope"),
+    }
+    shared = {name: ("resource", values.dictionary_encode()) for name, values in of_resource.items()}
+    return shared | {name: ("scope", values.dictionary_encode()) for name, values in of_scope.items()}
+
+
+def _promoted(attributes: pa.ListArray, promote: Sequence[PromotedAttribute], level: str) -> dict[str, pa.Array]:
+    entries = [entry for entry in promote if entry.level == level]
+    found = extract(attributes, [(entry.attribute, entry.type) for entry in entries])
+    return {entry.name: column for entry, column in zip(entries, found, strict=True)}
 
 
 def from_rows(signal: Signal, rows: pa.Table | pa.RecordBatch) -> TelemetryBatch:
@@ -183,12 +218,6 @@ def _date(time_unix_nano: pa.Array) -> pa.Array:
     chosen = np.zeros(len(distinct), bool)
     chosen[frequent] = True
     return pa.array(days.astype(np.int32), pa.int32(), mask=~(chosen & kept)[inverse]).cast(pa.date32())
-
-
-def _spread(values: pa.Array, place: pa.Array) -> pa.DictionaryArray:
-    """One value per record, as codes into the distinct ones."""
-    encoded = values.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(encoded.indices.take(place), encoded.dictionary)
 
 
 def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from telflow.batch import TelemetryBatch
 from telflow.settings import Settings
 
-__all__ = ["DEFAULT_PROMOTE", "PromotedAttribute", "extract", "promoted_columns"]
+__all__ = ["DEFAULT_PROMOTE", "PromotedAttribute", "extract"]
 
 Level = Literal["record", "resource", "scope"]
 _TYPES: dict[str, pa.DataType] = {
@@ -76,50 +75,38 @@ DEFAULT_PROMOTE = (
 """What is promoted unless the settings say otherwise; tenant and service name always are."""
 
 
-def promoted_columns(batch: TelemetryBatch, promote: Sequence[PromotedAttribute]) -> list[pa.Array]:
-    """Return one array per entry of `promote`, each with one value per record of `batch`, null where it has none.
-
-    Of duplicate keys the first counts.
-    """
-    levels: dict[Level, tuple[pa.Array, pa.Array | None]] = {
-        "record": (batch.records["attributes"], None),
-        "resource": (batch.resources["attributes"], batch.records["resource"]),
-        "scope": (batch.scopes["attributes"], batch.records["scope"]),
-    }
-    columns: list[pa.Array] = [None] * len(promote)
-    for level, (attributes, place) in levels.items():
-        wanted = [n for n, entry in enumerate(promote) if entry.level == level]
-        if not wanted:
-            continue
-        found = extract(attributes, [(promote[n].attribute, promote[n].type) for n in wanted])
-        for n, values in zip(wanted, found, strict=True):
-            columns[n] = values if place is None else values.take(place)
-    return columns
-
-
 def extract(attributes: pa.ListArray, wanted: Sequence[tuple[str, str]]) -> list[pa.Array]:
-    """Return, for each (key, type) in `wanted`, that attribute's value in every list of `attributes`.
+    """Return, for each (key, type) in `wanted`, that attribute's value in every list of `attributes`, null without.
 
-    One pass hashes all keys, whatever the number of wanted ones; each of those then costs a comparison of integers.
+    Of duplicate keys the first counts. What all need, the list each attribute stands in, is computed once.
     """
+    if not wanted:
+        return []
     flat = attributes.flatten()
-    keys = flat.field("key").dictionary_encode()
-    codes = keys.indices.to_numpy(zero_copy_only=False)
-    lengths = pc.fill_null(pc.list_value_length(attributes), 0).to_numpy(zero_copy_only=False)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    columns: list[pa.Array] = []
-    for key, kind in wanted:
-        code = pc.index(keys.dictionary, pa.scalar(key, pa.string())).as_py()
-        at = np.flatnonzero(codes == code) if code >= 0 else np.empty(0, np.int64)
-        rows, first = np.unique(np.searchsorted(ends, at, side="right"), return_index=True)
-        values = _values(flat.take(pa.array(at[first])), kind)
-        source = np.full(len(attributes), -1, np.int64)
-        source[rows] = np.arange(len(rows))
-        columns.append(values.take(pa.array(source, mask=source < 0)))
-    return columns
+    lists = pc.list_parent_indices(attributes).to_numpy()
+    return [_column(flat, lists, len(attributes), key, kind) for key, kind in wanted]
 
 
-def _values(found: pa.StructArray, kind: str) -> pa.Array:
+def _column(flat: pa.StructArray, lists: np.ndarray[Any, Any], rows: int, key: str, kind: str) -> pa.Array:
+    at = pc.indices_nonzero(pc.equal(flat.field("key"), key)).to_numpy()
+    rows_found = lists[at]
+    first = np.ones(len(at), bool)
+    first[1:] = rows_found[1:] != rows_found[:-1]
+    values = _values(flat, pa.array(at[first]), kind)
+    if len(values) == rows:  # every list has one
+        return values
+    source = np.zeros(rows, np.int64)
+    absent = np.ones(rows, bool)
+    source[rows_found[first]] = np.arange(len(values))
+    absent[rows_found[first]] = False
+    return values.take(pa.array(source, mask=absent))
+
+
+def _values(flat: pa.StructArray, at: pa.Array, kind: str) -> pa.Array:
     if kind != "string":
-        return found.field(kind)
-    return pc.coalesce(found.field("str"), *(found.field(name).cast(pa.string()) for name in ("int", "double", "bool")))
+        return flat.field(kind).take(at)
+    texts = flat.field("str").take(at)
+    if texts.null_count:
+        others = (flat.field(name).take(at).cast(pa.string()) for name in ("int", "double", "bool"))
+        texts = pc.coalesce(texts, *others)
+    return texts

@@ -22,7 +22,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from pydantic import Field
 from typing_extensions import override
@@ -175,7 +174,7 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
         batches = self._buffers[signal]
         if not batches:
             return
-        rows = pa.concat_tables([to_rows(batch, self._settings.promote) for batch in batches])
+        rows = to_rows(batches, self._settings.promote)
         offset = self._offsets[signal]
         self._tables[signal].append(rows, self._app_id, offset, after=offset)
         self._offsets[signal] = offset + rows.num_rows

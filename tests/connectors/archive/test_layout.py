@@ -43,7 +43,7 @@ def test_round_trip_law(signal: Signal, data: st.DataObject) -> None:
     """Every record comes back with its resource, scope and tenant, and means the same OTLP, whatever OTLP can say."""
     request = data.draw(requests(signal))
     batch = batch_from_message(request, signal, data.draw(st.sampled_from([None, "", "acme", "名前"])))
-    again = from_rows(signal, _through_parquet(to_rows(batch, DEFAULT_PROMOTE)))
+    again = from_rows(signal, _through_parquet(to_rows([batch], DEFAULT_PROMOTE)))
     assert _exactly(again) == _exactly(batch)
     assert normal_form(REQUESTS[signal].FromString(encode(again)), signal) == normal_form(request, signal)
 
@@ -68,7 +68,7 @@ def test_extreme_values() -> None:
     log = resource.scope_logs.add().log_records.add(time_unix_nano=2**64 - 1, trace_id=b"short", flags=2**32 - 1)
     for value in (math.nan, -0.0, math.inf):
         log.attributes.add(key="d\0🙂").value.double_value = value
-    (again,) = _logs(from_rows(Signal.LOGS, _through_parquet(to_rows(batch_from_message(request, Signal.LOGS)))))
+    (again,) = _logs(from_rows(Signal.LOGS, _through_parquet(to_rows([batch_from_message(request, Signal.LOGS)]))))
     assert again["time_unix_nano"] == 2**64 - 1
     assert again["flags"] == 2**32 - 1
     assert again["irregular_ids"] is not None
@@ -95,7 +95,7 @@ def _log_batch(times: list[int], tenant: str | None = None, observed: int = 0) -
 
 def test_equal_resources_become_one_row_but_tenants_stay_apart() -> None:
     """Rows of several batches share resources and scopes; the same resource of two tenants is two."""
-    rows = pa.concat_tables([to_rows(_log_batch([1, 2], tenant)) for tenant in ("a", "b", "a", None)])
+    rows = to_rows([_log_batch([1, 2], tenant) for tenant in ("a", "b", "a", None)])
     for chunked in (rows, _through_parquet(rows)):
         again = from_rows(Signal.LOGS, chunked)
         assert again.resources["tenant"].to_pylist() == ["a", "b", None]
@@ -106,7 +106,7 @@ def test_equal_resources_become_one_row_but_tenants_stay_apart() -> None:
 def test_equal_resources_of_two_tenants_in_one_batch() -> None:
     """They are two rows going in and two coming out."""
     batch = TelemetryBatch.concat([_log_batch([1, 2], "a"), _log_batch([3], "b"), _log_batch([4], "a")])
-    again = from_rows(Signal.LOGS, to_rows(batch))
+    again = from_rows(Signal.LOGS, to_rows([batch]))
     assert _exactly(again) == _exactly(batch)
     assert again.resources.num_rows == 2
 
@@ -114,7 +114,7 @@ def test_equal_resources_of_two_tenants_in_one_batch() -> None:
 @pytest.mark.parametrize("signal", list(Signal))
 def test_empty_batch(signal: Signal) -> None:
     """No rows there and back."""
-    rows = to_rows(TelemetryBatch.empty(signal), DEFAULT_PROMOTE)
+    rows = to_rows([TelemetryBatch.empty(signal)], DEFAULT_PROMOTE)
     assert rows.num_rows == 0
     assert from_rows(signal, rows).num_rows == 0
     assert from_rows(signal, _through_parquet(rows)).num_rows == 0
@@ -124,7 +124,7 @@ def test_empty_batch(signal: Signal) -> None:
 def test_rows_have_the_tables_schema(signal: Signal) -> None:
     """Column by column, dictionaries aside; and Delta Lake has all those types."""
     want = archive_schema(signal, DEFAULT_PROMOTE)
-    got = to_rows(TelemetryBatch.empty(signal), DEFAULT_PROMOTE).schema
+    got = to_rows([TelemetryBatch.empty(signal)], DEFAULT_PROMOTE).schema
     assert got.names == want.names
     for field in got:
         dtype = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -151,14 +151,14 @@ _NOON = 20_000 * _DAY + _DAY // 2
 
 def test_dates_are_days_in_utc_and_null_when_implausible() -> None:
     """The partition is the UTC day of the event time; year 1970 or 2554 is no day to make a directory for."""
-    dates = to_rows(_log_batch([_NOON, _NOON + _DAY, 0, 1, 2**64 - 1, 2**63]))["date"].to_pylist()
+    dates = to_rows([_log_batch([_NOON, _NOON + _DAY, 0, 1, 2**64 - 1, 2**63])])["date"].to_pylist()
     assert [d and d.isoformat() for d in dates] == ["2024-10-04", "2024-10-05", None, None, None, None]
 
 
 def test_random_times_make_few_partitions() -> None:
     """A sender of random times gets 64 directories a write, the most frequent days, not one per record."""
-    days = [*range(200), *[7] * 3, *[190] * 3]
-    dates = to_rows(_log_batch([_NOON + day * _DAY for day in days]))["date"]
+    batches = [_log_batch([_NOON + day * _DAY for day in days]) for days in (range(200), [7, 190] * 3)]
+    dates = to_rows(batches)["date"]
     assert len(dates.unique().drop_null()) == 64
     assert dates[7].as_py() is not None
     assert dates[190].as_py() is not None
@@ -166,7 +166,7 @@ def test_random_times_make_few_partitions() -> None:
 
 def test_foreign_cell_is_an_error() -> None:
     """A resource cell that is no OTLP message is refused as such."""
-    rows = to_rows(_log_batch([1]))
+    rows = to_rows([_log_batch([1])])
     rows = rows.set_column(rows.schema.get_field_index("resource"), "resource", pa.array([b"\x0a\xff"]))
     with pytest.raises(DecodeError):
         from_rows(Signal.LOGS, rows)

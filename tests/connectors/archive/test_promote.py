@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from connectors.archive.promote import PromotedAttribute, extract, promoted_columns
+from connectors.archive.layout import to_rows
+from connectors.archive.promote import PromotedAttribute, extract
 from telflow.schema import ATTRIBUTES, Signal, ValueType
 from tests.oracle import REQUESTS, attributes, batch_from_message
 from tests.strategies import key_values, thorough
@@ -48,6 +51,7 @@ def test_levels() -> None:
     for name in ("one", "two"):
         resource = request.resource_spans.add()
         resource.resource.attributes.add(key="host.name").value.string_value = name
+        resource.resource.attributes.add(key="process.pid").value.int_value = len(name) * 100
         scope = resource.scope_spans.add()
         scope.scope.attributes.add(key="build").value.int_value = 7
         for status in (200, 500):
@@ -57,10 +61,16 @@ def test_levels() -> None:
         PromotedAttribute(attribute="http.response.status_code", type="int"),
         PromotedAttribute(attribute="build", level="scope"),
         PromotedAttribute(attribute="absent", type="double"),
+        PromotedAttribute(attribute="process.pid", level="resource", type="int"),
     ]
-    columns = promoted_columns(batch_from_message(request, Signal.TRACES), promote)
-    assert [c.to_pylist() for c in columns] == [["one", "one", "two", "two"], [200, 500] * 2, ["7"] * 4, [None] * 4]
-    assert [c.type for c in columns] == [entry.arrow_type for entry in promote]
+    found = to_rows([batch_from_message(request, Signal.TRACES)] * 2, promote)
+    file = io.BytesIO()
+    pq.write_table(found, file, store_schema=False)
+    found = pq.read_table(file, use_threads=False)
+    columns = [found[entry.name].to_pylist() for entry in promote]
+    assert columns == [["one", "one", "two", "two"] * 2, [200, 500] * 4, ["7"] * 8, [None] * 8, [300] * 8]
+    types = [pa.string(), pa.int64(), pa.string(), pa.float64(), pa.int64()]
+    assert [found.schema.field(entry.name).type for entry in promote] == types
 
 
 def test_plain_keys_do() -> None:
