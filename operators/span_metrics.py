@@ -19,6 +19,7 @@ or by anything that does not split one series over several keys.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from typing_extensions import override
 
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
+from telflow.bounds import Bounds
 from telflow.columns import attribute_lists
 from telflow.dimensions import first_values, from_typed, typed, typed_scalar
 from telflow.metric_points import HistogramPoints, SumPoints, Temporality, metrics_batch
@@ -179,9 +181,9 @@ class SpanMetrics:
         self._settings = settings
         self._length = _nanos(settings.window)
         self._expiry = _nanos(settings.series_expiry)
-        self._bounds = np.array([_nanos(bound) for bound in settings.buckets], np.int64)
+        self._bounds = _bounds(settings.buckets)
         measures = {
-            "buckets": Measure(Reduce.BUCKETS, width=len(self._bounds) + 1),
+            "buckets": Measure(Reduce.BUCKETS, width=len(self._bounds.values) + 1),
             # Nanoseconds. A double neither wraps nor, below 104 days in total, rounds.
             "sum": Measure(Reduce.SUM, "float64"),
             "min": Measure(Reduce.MIN),
@@ -213,7 +215,7 @@ class SpanMetrics:
         slots = self._series.slots(self._dimensions(records, batch.resources))
         duration = _durations(records)
         values = {
-            "buckets": np.searchsorted(self._bounds, duration, side="left"),
+            "buckets": self._bounds.buckets(duration),
             "sum": duration.astype(np.float64),
             "min": duration,
             "max": duration,
@@ -268,7 +270,7 @@ class SpanMetrics:
         return Update()
 
     def _dimensions(self, records: pa.RecordBatch, resources: pa.RecordBatch) -> list[pa.Array]:
-        place = records["resource"].cast(pa.int32())
+        place = records["resource"]
 
         def of_resource(values: pa.Array) -> pa.Array:
             return pa.DictionaryArray.from_arrays(place, values, safe=False)  # the batch has checked the row numbers
@@ -355,7 +357,7 @@ class SpanMetrics:
                     f"{prefix}duration",
                     "Duration of spans",
                     unit,
-                    bounds=self._bounds / _NANOS[unit],
+                    bounds=self._bounds.values / _NANOS[unit],
                     bucket_counts=buckets,
                     **duration,
                 ),
@@ -488,6 +490,11 @@ def span_metrics(
 
 def _nanos(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1) * 1000
+
+
+@functools.lru_cache(maxsize=16)  # the keys of a stream share one
+def _bounds(buckets: tuple[timedelta, ...]) -> Bounds:
+    return Bounds([_nanos(bound) for bound in buckets])
 
 
 def _durations(records: pa.RecordBatch) -> Ints:

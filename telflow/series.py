@@ -26,7 +26,7 @@ MAX_SERIES_LIMIT = 1 << 20
 _WORD_BITS = 62  # of an int64: the sign stays free, as any unknown code makes the whole word negative
 _ID_BITS = 32
 _DENSE = 64  # a table of all words may have this many entries per series, and some to begin with
-_NARROW = 256  # integers this close together are looked up through a table
+_NARROW = 256  # integers below this are looked up through a table
 _UNKNOWN = pa.scalar(-1, pa.int32())
 
 
@@ -41,6 +41,7 @@ class Vocabulary:
     """
 
     def __init__(self, dtype: pa.DataType, values: Sequence[Any] = ()) -> None:
+        self._narrow: Ints | None = None
         self.values: pa.Array = pa.array(values, dtype)
 
     def __len__(self) -> int:
@@ -60,12 +61,20 @@ class Vocabulary:
         if unknown.any():
             new = pc.unique(column.filter(pa.array(unknown)))
             self.values = pa.concat_arrays([self.values, new])
+            self._narrow = None
             codes = self.codes(column)
         return codes
 
     def keep(self, codes: Ints) -> None:
         """Keep only the values of `codes`; the value of ``codes[i]`` gets the code ``i``."""
         self.values = self.values.take(pa.array(codes, pa.int64()))
+        self._narrow = None
+
+    def narrow_codes(self) -> Ints:
+        """Return the code of each integer from 0 to 255, -1 where it is not known."""
+        if self._narrow is None:
+            self._narrow = self.codes(pa.array(np.arange(_NARROW), self.values.type))
+        return self._narrow
 
 
 class SeriesTable:
@@ -266,10 +275,10 @@ def _encode(vocabulary: Vocabulary, column: pa.Array) -> _Coded:
         return _Coded(vocabulary.codes(column.dictionary), indices.to_numpy(), same)
     if pa.types.is_integer(column.type) and len(column) and not column.null_count:
         numbers = column.to_numpy()
-        low, high = int(numbers.min()), int(numbers.max())
-        if high - low < _NARROW:
-            entries = vocabulary.codes(pa.array(np.arange(low, high + 1), column.type))
-            return _Coded(entries) if low == high else _Coded(entries, numbers - low)
+        low, high = numbers.min(), numbers.max()
+        if 0 <= low <= high < _NARROW:
+            entries = vocabulary.narrow_codes()
+            return _Coded(entries[low : low + 1]) if low == high else _Coded(entries, numbers)
     return _Coded(vocabulary.codes(column))
 
 

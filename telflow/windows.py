@@ -246,7 +246,7 @@ class TumblingWindows:
         event = times.view(np.int64)
         if not event.size:
             return Sifted(none, accepted, none, ahead)
-        starts = event - event % self._length
+        starts = event // self._length * self._length  # several times as fast as the remainder
         high = max(self._high, int(event.max()))
         watermark = max(self._watermark, min(high, now_unix_nano) - self._lateness)
         late = none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import random
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -12,11 +13,13 @@ from typing import Any, TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 from pydantic import ValidationError
 
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsSettings, Update
 from telflow.batch import TelemetryBatch
+from telflow.codec import encode
 from telflow.schema import MetricType, Signal
 from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 from tests.strategies import thorough
@@ -244,6 +247,57 @@ def test_errors_rate_and_duration_of_one_series() -> None:
     assert duration["bucket_counts"] == [0, 1, 2, 0]
     assert (duration["start_time_unix_nano"], duration["time_unix_nano"]) == (EPOCH, EPOCH + 10 * SECOND)
     assert {p["aggregation_temporality"] for p in points([batch])} == {1}
+
+
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+def test_the_result_is_valid_otlp(temporality: str) -> None:
+    """The official library reads the export, and it obeys the metrics data model, overflow series included."""
+    rng = random.Random(3)
+    kernel = SpanMetrics(_settings(temporality=temporality, max_series=30, dimensions=(Dimension(name="region"),)))
+    spans = [
+        Span(
+            EPOCH + second * SECOND,
+            duration=rng.randrange(2 * SECOND),
+            name=rng.choice("abcdef"),
+            service=rng.choice(["shop", "cart", None]),
+            tenant=rng.choice(["acme", "umbrella"]),
+            status=rng.choice([None, 2]),
+            attributes=rng.choice([{}, {"region": "eu"}, {"region": 7}]),
+        )
+        for second in range(60)
+        for _ in range(10)
+    ]
+    batches = [*kernel.add(spans_batch(spans), NOW).metrics, *kernel.flush().metrics]
+    assert len(batches) == 6
+    for batch in batches:
+        request = ExportMetricsServiceRequest.FromString(encode(batch))
+        resources = [r.SerializeToString() for r in (m.resource for m in request.resource_metrics)]
+        # The tenant is not part of the export: two tenants may have a resource each that looks the same.
+        assert max(resources.count(r) for r in resources) <= 2
+        for in_resource in request.resource_metrics:
+            (in_scope,) = in_resource.scope_metrics
+            names = [metric.name for metric in in_scope.metrics]
+            assert names == ["traces.span.metrics.calls", "traces.span.metrics.duration"]
+            calls_points, duration_points = (
+                in_scope.metrics[0].sum.data_points,
+                in_scope.metrics[1].histogram.data_points,
+            )
+            identities = [
+                [sorted(a.SerializeToString() for a in p.attributes) for p in ps]
+                for ps in (calls_points, duration_points)
+            ]
+            assert identities[0] == identities[1]
+            assert all(identities[0].count(one) == 1 for one in identities[0])
+            for call, duration in zip(calls_points, duration_points, strict=True):
+                assert call.start_time_unix_nano < call.time_unix_nano
+                assert call.time_unix_nano == duration.time_unix_nano
+                assert call.as_int == duration.count == sum(duration.bucket_counts)
+                assert len(duration.bucket_counts) == len(duration.explicit_bounds) + 1
+                assert duration.min <= duration.sum / duration.count <= duration.max
+        calls = sum(p.as_int for r in request.resource_metrics for p in r.scope_metrics[0].metrics[0].sum.data_points)
+        if temporality == "delta":
+            assert calls == 100
+    assert temporality == "delta" or calls == 600
 
 
 def test_milliseconds_and_another_namespace() -> None:
