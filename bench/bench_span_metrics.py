@@ -2,8 +2,8 @@
 
 8192-span batches over 4000 series (8 services x 250 span names x 2 statuses), 10 s windows, ends out of order by up to
 2 s, about 80 K spans per second of event time. `fold_window` gets the same spans as one item each, keyed by series, its
-clock unordered (ordered, it busy-loops) and with the same lateness; it folds count, sum, min, max and the same histogram.
-The reference is measured on fewer batches (it is slow), the operator on those and on many more.
+clock unordered (ordered, it busy-loops) and with the same lateness; it folds count, sum, min, max and the same
+histogram. The reference is measured on fewer batches (it is slow), the operator on those and on many more.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def run_fold_window(items: list[tuple[str, tuple[datetime, int]]]) -> tuple[floa
     out: list[Any] = []
     flow = Dataflow("reference")
     up = op.input("in", flow, TestingSource(items, batch_size=ROWS))
-    clock: win.EventClock[tuple[datetime, int]] = win.EventClock(lambda item: item[0], wait_for_system_duration=SETTINGS.lateness)
+    clock: win.EventClock[tuple[datetime, int]] = win.EventClock(
+        lambda item: item[0], wait_for_system_duration=SETTINGS.lateness
+    )
     windower = win.TumblingWindower(length=SETTINGS.window, align_to=datetime.fromtimestamp(0, UTC))
     folded = win.fold_window("fold", up, clock, windower, _empty, _fold, _merge, ordered=False)
     op.output("out", folded.down, TestingSink(out))
@@ -124,7 +126,7 @@ def _merge(left: list[Any], right: list[Any]) -> list[Any]:
 
 def _timed(flow: Dataflow) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 

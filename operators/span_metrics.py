@@ -23,7 +23,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import bytewax.operators as op
@@ -32,22 +32,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from bytewax.dataflow import operator
-from bytewax.operators import KeyedStream, StatefulBatchLogic
+from bytewax.operators import KeyedStream
 from pydantic import Field, field_validator, model_validator
-from typing_extensions import override
 
-from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.accounting import LEDGER, Ledger
+from telflow.attributes import extract_attribute
 from telflow.batch import TelemetryBatch
 from telflow.bounds import Bounds
 from telflow.columns import attribute_lists
 from telflow.dimensions import first_values, from_typed, typed, typed_scalar
 from telflow.metric_points import HistogramPoints, SumPoints, Temporality, metrics_batch
+from telflow.rows import take_rows
 from telflow.schema import Signal
 from telflow.series import MAX_SERIES_LIMIT, SeriesTable
 from telflow.settings import Duration, Settings
+from telflow.window_logic import Update, WindowLogic
 from telflow.windows import Accumulator, Measure, Reduce, TumblingWindows
 
-__all__ = ["Dimension", "SpanMetrics", "SpanMetricsOut", "SpanMetricsSettings", "Update", "span_metrics"]
+__all__ = ["Dimension", "SpanMetrics", "SpanMetricsOut", "SpanMetricsSettings", "span_metrics"]
 
 _OWN = ("service.name", "span.name", "span.kind", "status.code")
 _OVERFLOW = "otel.metric.overflow"
@@ -59,10 +61,7 @@ _STATUSES = ("UNSET", "OK", "ERROR")
 _NANOS = {"s": 1e9, "ms": 1e6}
 _TEMPORALITIES = {"delta": Temporality.DELTA, "cumulative": Temporality.CUMULATIVE}
 _STATE_VERSION = 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STALL_NANO = 1_000_000_000
-# What the kernel reads of a span; the rest is not touched.
-_READ = ["resource", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "attributes", "status_code"]
+_READ = ("resource", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "status_code")
 
 Times = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -154,21 +153,6 @@ class SpanMetricsSettings(Settings):
         return self.model_dump(mode="json", include={"window", "buckets", "temporality", "dimensions"})
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a step of `SpanMetrics` gave.
-
-    Attributes:
-        metrics: One metrics batch per window that closed, oldest first.
-        late: Spans whose window was closed already, or None.
-        ahead: Spans further ahead of the clock than `max_ahead`, or None.
-    """
-
-    metrics: tuple[TelemetryBatch, ...] = ()
-    late: TelemetryBatch | None = None
-    ahead: TelemetryBatch | None = None
-
-
 class SpanMetrics:
     """The kernel: spans in, metrics of closed windows out. No clock and no I/O; times are Unix nanoseconds.
 
@@ -179,6 +163,8 @@ class SpanMetrics:
 
     def __init__(self, settings: SpanMetricsSettings) -> None:
         self._settings = settings
+        # What is read of a span; the rest is not touched.
+        self._read = [*_READ, "attributes"] if settings.dimensions else list(_READ)
         self._length = _nanos(settings.window)
         self._expiry = _nanos(settings.series_expiry)
         self._bounds = _bounds(settings.buckets)
@@ -209,9 +195,9 @@ class SpanMetrics:
         sifted = self._windows.sift(batch.records["end_time_unix_nano"].to_numpy(), now_unix_nano)
         late = batch.take(pa.array(sifted.late)) if sifted.late.size else None
         ahead = batch.take(pa.array(sifted.ahead)) if sifted.ahead.size else None
-        records = batch.records.select(_READ)
+        records = batch.records.select(self._read)
         if sifted.accepted is not None:
-            records = records.take(pa.array(sifted.accepted))
+            records = take_rows(records, sifted.accepted.astype(np.uint32))
         slots = self._series.slots(self._dimensions(records, batch.resources))
         duration = _durations(records)
         values = {
@@ -275,7 +261,7 @@ class SpanMetrics:
         def of_resource(values: pa.Array) -> pa.Array:
             return pa.DictionaryArray.from_arrays(place, values, safe=False)  # the batch has checked the row numbers
 
-        service = pc.struct_field(first_values(resources["attributes"], "service.name"), "str")
+        service = extract_attribute(resources["attributes"], "service.name", pa.string())
         columns = [
             of_resource(resources["tenant"]),
             of_resource(service.fill_null(_UNKNOWN_SERVICE)),
@@ -385,76 +371,6 @@ class SpanMetricsOut:
     late: KeyedStream[TelemetryBatch]
 
 
-class _SpanMetricsLogic(StatefulBatchLogic[TelemetryBatch, TelemetryBatch, dict[str, Any]]):
-    def __init__(
-        self,
-        step_id: str,
-        settings: SpanMetricsSettings,
-        state: dict[str, Any] | None,
-        clock: Callable[[], int],
-        ledger: Ledger,
-    ) -> None:
-        self._step_id = step_id
-        self._clock = clock
-        self._ledger = ledger
-        self._emit_on_eof = settings.emit_on_eof
-        self._kernel = SpanMetrics(settings)
-        self._restored: list[TelemetryBatch] = []
-        if state is not None:
-            self._restored = self._account(self._kernel.restore(state))
-            self._kernel.idle_since(clock())
-
-    @override
-    def on_batch(self, values: list[TelemetryBatch]) -> tuple[Iterable[TelemetryBatch], bool]:
-        out = self._take_restored()
-        for batch in values:
-            out += self._account(self._kernel.add(batch, self._clock()))
-        return out, self.RETAIN
-
-    @override
-    def notify_at(self) -> datetime | None:
-        due = self._clock() if self._restored else self._kernel.due_unix_nano()
-        return None if due is None else _EPOCH + timedelta(microseconds=-(-due // 1000))
-
-    @override
-    def on_notify(self) -> tuple[Iterable[TelemetryBatch], bool]:
-        out = self._take_restored()
-        now, due = self._clock(), self._kernel.due_unix_nano()
-        if due is not None and now >= due + _STALL_NANO:
-            # This worker stood still, and what came meanwhile waits in front of it: that is not silence.
-            self._kernel.idle_since(now)
-        elif due is not None and now >= due:
-            out += self._account(self._kernel.advance(now))
-        return out, self.RETAIN
-
-    @override
-    def on_eof(self) -> tuple[Iterable[TelemetryBatch], bool]:
-        out = self._take_restored()
-        if self._emit_on_eof:
-            out += self._account(self._kernel.flush())
-        return out, self.RETAIN
-
-    @override
-    def snapshot(self) -> dict[str, Any]:
-        return self._kernel.state()
-
-    def _take_restored(self) -> list[TelemetryBatch]:
-        out, self._restored = self._restored, []
-        return out
-
-    def _account(self, update: Update) -> list[TelemetryBatch]:
-        """Count what happened, and put all batches into one list: refused spans and metrics differ by their signal."""
-        refused = [(update.late, "late"), (update.ahead, "ahead of clock")]
-        for batch, reason in refused:
-            if batch is not None:
-                # The spans themselves go on elsewhere; what ends here is this step's copy of them.
-                self._ledger.add_batch(Outcome.DERIVED, batch, component=self._step_id, reason=reason)
-                self._ledger.add_batch(Outcome.DROPPED, batch, component=self._step_id, reason=reason)
-        for batch in update.metrics:
-            self._ledger.add_batch(Outcome.DERIVED, batch, component=self._step_id)
-        return [*(batch for batch, _ in refused if batch is not None), *update.metrics]
-
-
 @operator
 def span_metrics(
     step_id: str,
@@ -479,8 +395,10 @@ def span_metrics(
         The metrics, and the spans that came too late.
     """
 
-    def build(state: dict[str, Any] | None) -> _SpanMetricsLogic:
-        return _SpanMetricsLogic(step_id, settings, state, clock, ledger)
+    def build(state: dict[str, Any] | None) -> WindowLogic:
+        return WindowLogic(
+            step_id, SpanMetrics(settings), state, emit_on_eof=settings.emit_on_eof, clock=clock, ledger=ledger
+        )
 
     out = op.stateful_batch("window", up, build)
     metrics = op.filter_value("metrics", out, lambda batch: batch.signal is Signal.METRICS)

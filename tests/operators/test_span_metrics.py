@@ -17,10 +17,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.trace.v1 import trace_pb2
 from pydantic import ValidationError
 
-from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsSettings, Update
+from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsSettings
 from telflow.batch import TelemetryBatch
 from telflow.codec import encode
 from telflow.schema import MetricType, Signal
+from telflow.window_logic import Update
 from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 from tests.strategies import thorough
 

@@ -25,7 +25,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 from typing_extensions import override
 
-from operators.span_metrics import SpanMetricsSettings, _SpanMetricsLogic, span_metrics
+from operators.span_metrics import SpanMetricsSettings, span_metrics
 from telflow.accounting import Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
@@ -147,7 +147,7 @@ class _TruncatingSink(FixedPartitionedSink[TelemetryBatch, int]):
 
 def _run_cluster(workers: int) -> Callable[..., None]:
     def run(flow: Dataflow, **options: Any) -> None:
-        cluster_main(flow, [], 0, worker_count_per_proc=workers, **options)  # type: ignore[no-untyped-call]
+        cluster_main(flow, [], 0, worker_count_per_proc=workers, **options)
 
     return run
 
@@ -188,7 +188,7 @@ def test_late_spans_come_out_and_are_counted() -> None:
     items = [("acme", spans_batch([Span(EPOCH + 60 * SECOND)])), ("acme", spans_batch([late_span, early_span]))]
     metrics, late = list[Keyed](), list[Keyed]()
     flow, ledger = build(items, metrics, settings(), late)
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     assert [batch.records["end_time_unix_nano"].to_pylist() for _, batch in late] == [[late_span.end], [early_span.end]]
     dropped = {(r.tenant, r.component, r.reason): r.count for r in ledger.rows() if r.outcome is Outcome.DROPPED}
     assert dropped == {("acme", "test.red", "late"): 1, ("acme", "test.red", "ahead of clock"): 1}
@@ -200,14 +200,14 @@ def test_a_crash_changes_nothing(tmp_path: Path, temporality: str) -> None:
     """Aborted in the middle and resumed from recovery, the points are those of an undisturbed run."""
     keyed, undisturbed, metrics = stream(), list[Keyed](), list[Keyed]()
     options = settings(temporality=temporality)
-    run_main(build(keyed, undisturbed, options)[0])  # type: ignore[no-untyped-call]
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    run_main(build(keyed, undisturbed, options)[0])
+    init_db_dir(tmp_path, 1)
     # The source resumes one item before the abort: put a harmless one there.
     items = [*keyed[:17], ("acme", TelemetryBatch.empty(Signal.TRACES)), TestingSource.ABORT(), *keyed[17:]]
     run = {"recovery_config": _recovery(tmp_path), "epoch_interval": timedelta(0)}
-    run_main(build(items, metrics, options)[0], **run)  # type: ignore[no-untyped-call]
+    run_main(build(items, metrics, options)[0], **run)
     assert 0 < len(metrics) < len(undisturbed)
-    run_main(build(items, metrics, options)[0], **run)  # type: ignore[no-untyped-call]
+    run_main(build(items, metrics, options)[0], **run)
     assert _plain(metrics) == _plain(undisturbed)
 
 
@@ -215,7 +215,7 @@ def test_a_drain_splits_no_window_and_workers_may_change(tmp_path: Path) -> None
     """Stopped by end of input twice and resumed with another number of workers: no window is cut, totals are exact."""
     keyed, metrics = stream(), list[Keyed]()
     items: list[Any] = [*keyed[:13], TestingSource.EOF(), *keyed[13:29], TestingSource.EOF(), *keyed[29:]]
-    init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 2)
     for workers, last in ((1, False), (3, False), (2, True)):
         _run_cluster(workers)(
             build(items, metrics, settings(emit_on_eof=last))[0],
@@ -298,70 +298,12 @@ def test_windows_close_when_traffic_stops() -> None:
     up = op.input("in", flow, _QuietSource(metrics))
     options = settings(window="50ms", lateness="0s", idle_timeout="10ms", emit_on_eof=False)
     op.output("metrics", span_metrics("red", up, options).metrics, TestingSink(metrics))
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     assert [p["value_int"] for _, batch in metrics for p in points([batch])] == [1, None]
 
 
-class _Clock:
-    now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-
-def _logic(clock: _Clock, state: dict[str, Any] | None = None, **options: Any) -> _SpanMetricsLogic:
-    base = {"idle_timeout": "10s", "emit_on_eof": False}
-    return _SpanMetricsLogic("test", settings(**base | options), state, clock, Ledger())
-
-
-def test_a_stall_of_the_worker_is_not_silence() -> None:
-    """Woken far too late, the step waits once more: what came in the meantime is still in front of it."""
-    clock = _Clock()
-    logic = _logic(clock)
-    assert logic.notify_at() is None
-    logic.on_batch([spans_batch([Span(EPOCH)])])
-    due = logic.notify_at()
-    assert due == datetime.fromtimestamp((NOW + 15 * SECOND) / SECOND, UTC)
-    clock.now = NOW + 14 * SECOND
-    assert list(logic.on_notify()[0]) == []
-    clock.now = NOW + 40 * SECOND
-    assert list(logic.on_notify()[0]) == []
-    assert logic.notify_at() == due + timedelta(seconds=40)
-    clock.now = NOW + 55 * SECOND
-    (batch,) = logic.on_notify()[0]
-    assert batch.signal is Signal.METRICS
-    assert logic.notify_at() is None
-
-
-def test_after_a_restart_silence_counts_anew() -> None:
-    """Windows restored after a long stop wait for what the sources still hold."""
-    clock = _Clock()
-    logic = _logic(clock)
-    logic.on_batch([spans_batch([Span(EPOCH)])])
-    state = logic.snapshot()
-    clock.now = NOW + 1000 * SECOND
-    restored = _logic(clock, state)
-    assert restored.notify_at() == datetime.fromtimestamp((NOW + 1015 * SECOND) / SECOND, UTC)
-
-
-@pytest.mark.parametrize("event", ["batch", "notify", "eof"])
-def test_windows_of_changed_options_come_out_first(event: str) -> None:
-    """Whatever happens first after a restart with other buckets, the old windows leave with it."""
-    clock = _Clock()
-    logic = _logic(clock)
-    logic.on_batch([spans_batch([Span(EPOCH)])])
-    restored = _logic(clock, logic.snapshot(), buckets=["3s"])
-    assert restored.notify_at() == datetime.fromtimestamp(NOW / SECOND, UTC)
-    out = {
-        "batch": lambda: restored.on_batch([spans_batch([Span(EPOCH)])]),
-        "notify": restored.on_notify,
-        "eof": restored.on_eof,
-    }[event]()[0]
-    assert [batch.signal for batch in out] == [Signal.METRICS]
-
-
 def _recovery(path: Path) -> RecoveryConfig:
-    return RecoveryConfig(str(path))  # type: ignore[no-untyped-call]
+    return RecoveryConfig(str(path))
 
 
 def _plain(metrics: list[Keyed]) -> list[Any]:
