@@ -12,6 +12,9 @@ use super::cursor::{set_text, Cursor, Fast, Irregular};
 use super::values::{describe_text, Attributes};
 use crate::schema;
 
+/// Tenant, message (if any) and schema URL.
+type Identity<'a> = (u32, Option<&'a [u8]>, &'a [u8]);
+
 /// Row numbers by raw bytes (quick, most envelopes repeat) and by content (the same resource may be written in two ways).
 struct Known<'a> {
     by_bytes: HashMap<Identity<'a>, (u32, u64)>,
@@ -52,9 +55,6 @@ impl<'a> Known<'a> {
         Ok(row)
     }
 }
-
-/// Tenant, message (if any) and schema URL.
-type Identity<'a> = (u32, Option<&'a [u8]>, &'a [u8]);
 
 pub struct Resources<'a> {
     known: Known<'a>,
