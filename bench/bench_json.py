@@ -81,7 +81,7 @@ def main() -> None:
     for signal, found in figures.items():
         print(
             f"{signal:8} decode {found['decode_against_orjson_loads']:.2f} x orjson.loads"
-            f" ({found['decode_cpu_s_per_million']:.2f} CPU-s per million records, {found['decode_mb_per_s']:.0f} MB/s),"
+            f" ({found['decode_cpu_s_per_million']:.2f} CPU-s per million, {found['decode_mb_per_s']:.0f} MB/s),"
             f" names sorted {found['decode_sorted_names_against_orjson_loads']:.2f} x;"
             f" encode {found['encode_against_orjson_dumps']:.2f} x orjson.dumps"
             f" ({found['encode_cpu_s_per_million']:.2f} CPU-s per million)"

@@ -47,7 +47,7 @@ def _value(draw: st.DrawFn, wire_type: int, number: int, level: int) -> bytes:
         case 3:
             inner = draw(st.integers(0, 20))
             content = b""
-            if inner and level < 3:
+            if level < 3 and draw(st.booleans()):
                 inner_type = draw(st.sampled_from([0, 1, 2, 3, 5]))
                 content = varint(inner << 3 | inner_type) + draw(_value(inner_type, inner, level + 1))
             return content + varint((number + (draw(st.integers(0, 30)) == 7)) << 3 | 4)
@@ -61,7 +61,7 @@ def _value(draw: st.DrawFn, wire_type: int, number: int, level: int) -> bytes:
 def _field(draw: st.DrawFn, field: FieldDescriptor, level: int) -> bytes:
     """A value of the field in one of the wire forms it may have: unpacked, packed, split, overlong."""
     number: Any = field.number
-    overlong = draw(st.sampled_from([0, 0, 0, 1, 3]))
+    overlong = draw(st.sampled_from([0, 0, 0, 0, 1, 3, 6]))
     tag = number << 3
     if field.message_type:
         return varint(tag | 2, overlong) + delimited(draw(soup(field.message_type, level + 1)), overlong)

@@ -26,7 +26,7 @@ def text_of(request: Any) -> bytes:
 
 
 @SIGNALS
-@thorough(30)
+@thorough(15)
 @given(data=st.data())
 def test_json_becomes_the_batch_that_protobuf_becomes(signal: Signal, data: st.DataObject) -> None:
     """A request's official JSON text and its bytes are one batch."""
@@ -51,7 +51,7 @@ def test_many_texts_become_one_batch(signal: Signal, data: st.DataObject) -> Non
 def test_members_in_any_order_make_the_same_batch(signal: Signal) -> None:
     """Names in alphabetical order, as many JSON writers sort them: the columns do not care."""
 
-    @thorough(20)
+    @thorough(10)
     @given(requests(signal))
     def check(request: Any) -> None:
         text = json.dumps(to_dict(request), sort_keys=True).encode()
@@ -101,7 +101,7 @@ def test_unknown_encoding_is_refused() -> None:
 
 
 @SIGNALS
-@thorough(30)
+@thorough(15)
 @given(data=st.data())
 def test_a_batch_survives_json(signal: Signal, data: st.DataObject) -> None:
     """Encoding as JSON and decoding gives the batch back, and says what encoding as protobuf says."""
@@ -112,7 +112,7 @@ def test_a_batch_survives_json(signal: Signal, data: st.DataObject) -> None:
 
 
 @SIGNALS
-@thorough(20)
+@thorough(10)
 @given(data=st.data())
 def test_split_texts_lose_nothing(signal: Signal, data: st.DataObject) -> None:
     """Texts within the limit, whose records together are those of the batch, in the order of `encode`."""

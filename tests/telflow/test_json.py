@@ -58,7 +58,7 @@ def point(member: str) -> Any:
 
 
 @SIGNALS
-@thorough(30)
+@thorough(15)
 @given(data=st.data())
 def test_any_request_is_written_as_officially(signal: Signal, data: st.DataObject) -> None:
     """Our text holds exactly the members and values of the official one, and the official parser reads it back."""
@@ -69,7 +69,7 @@ def test_any_request_is_written_as_officially(signal: Signal, data: st.DataObjec
 
 
 @SIGNALS
-@thorough(30)
+@thorough(15)
 @given(data=st.data())
 def test_any_official_text_is_read(signal: Signal, data: st.DataObject) -> None:
     """The official text of any request is read as that request, with nothing unknown in it."""
@@ -80,7 +80,7 @@ def test_any_official_text_is_read(signal: Signal, data: st.DataObject) -> None:
 
 
 @SIGNALS
-@thorough(30)
+@thorough(15)
 @given(data=st.data())
 def test_any_other_spelling_is_read_alike(signal: Signal, data: st.DataObject) -> None:
     """Order of names, white space, escapes, case of hexadecimal, numbers for strings, unknown names: no matter."""
@@ -93,7 +93,7 @@ def test_any_other_spelling_is_read_alike(signal: Signal, data: st.DataObject) -
 
 
 @SIGNALS
-@thorough(80)
+@thorough(25)
 @given(data=st.data())
 def test_mutated_text_is_refused_or_read_alike(signal: Signal, data: st.DataObject) -> None:
     """No text brings the parser down; what the reference refuses is refused, what it accepts means the same."""
@@ -108,7 +108,7 @@ def test_mutated_text_is_refused_or_read_alike(signal: Signal, data: st.DataObje
 
 
 @SIGNALS
-@thorough(40)
+@thorough(25)
 @given(data=st.data())
 def test_irregular_protobuf_is_written_as_what_it_means(signal: Signal, data: st.DataObject) -> None:
     """Split, repeated and disordered fields give the text of the merged request; refused bytes give none."""

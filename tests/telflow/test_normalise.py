@@ -80,7 +80,7 @@ def test_table_equals_the_installed_opentelemetry_proto() -> None:
 
 
 @SIGNALS
-@thorough(25)
+@thorough(15)
 @given(data=st.data())
 def test_any_request_is_read_as_the_official_library_reads_it(signal: Signal, data: st.DataObject) -> None:
     """Canonical bytes equal the official library's, and no known field is counted as unknown."""
@@ -89,7 +89,7 @@ def test_any_request_is_read_as_the_official_library_reads_it(signal: Signal, da
 
 
 @SIGNALS
-@thorough(60)
+@thorough(30)
 @given(data=st.data())
 def test_mutated_bytes_are_refused_or_read_alike(signal: Signal, data: st.DataObject) -> None:
     """What the official library refuses is refused, what it accepts means the same."""
@@ -98,7 +98,7 @@ def test_mutated_bytes_are_refused_or_read_alike(signal: Signal, data: st.DataOb
 
 
 @SIGNALS
-@thorough(60)
+@thorough(30)
 @given(data=st.data())
 def test_irregular_wire_forms_are_refused_or_read_alike(signal: Signal, data: st.DataObject) -> None:
     """Merged messages, overwritten oneofs, split and unpacked lists, groups, overlong varints: as officially read."""
