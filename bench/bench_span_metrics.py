@@ -30,7 +30,7 @@ from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, MetricType, Signal
 
 ROWS = 8192
 SERVICES, NAMES, STATUSES = 8, 250, 2
-BATCHES, REFERENCE_BATCHES = 400, 16
+BATCHES, REFERENCE_BATCHES = 400, 100
 START = 1_750_000_000_000_000_000
 BATCH_NANO = 100_000_000
 DISORDER_NANO = 2_000_000_000
@@ -90,8 +90,13 @@ def run_fold_window(items: list[tuple[str, tuple[datetime, int]]]) -> tuple[floa
     out: list[Any] = []
     flow = Dataflow("reference")
     up = op.input("in", flow, TestingSource(items, batch_size=ROWS))
+    # Time stands still for it, or a slow run would make spans late: its watermark also follows the system clock.
+    now = datetime.fromtimestamp(NOW / 1e9, UTC)
     clock: win.EventClock[tuple[datetime, int]] = win.EventClock(
-        lambda item: item[0], wait_for_system_duration=SETTINGS.lateness
+        lambda item: item[0],
+        wait_for_system_duration=SETTINGS.lateness,
+        now_getter=lambda: now,
+        to_system_utc=lambda _: None,
     )
     windower = win.TumblingWindower(length=SETTINGS.window, align_to=datetime.fromtimestamp(0, UTC))
     folded = win.fold_window("fold", up, clock, windower, _empty, _fold, _merge, ordered=False)
@@ -133,6 +138,7 @@ def _timed(flow: Dataflow) -> tuple[float, float]:
 def items_of(made: Iterable[TelemetryBatch]) -> list[tuple[str, tuple[datetime, int]]]:
     """One item per span, made beforehand: only the windows are timed."""
     found = []
+    shared: dict[str, str] = {}  # one text per series, not per span
     for batch in made:
         services = [row[0]["str"] for row in batch.resources["attributes"].to_pylist()]
         columns = [
@@ -141,7 +147,8 @@ def items_of(made: Iterable[TelemetryBatch]) -> list[tuple[str, tuple[datetime, 
         ]
         for resource, name, status, start, end in zip(*columns, strict=True):
             at = datetime.fromtimestamp(end // 1_000_000_000, UTC) + timedelta(microseconds=end % 1_000_000_000 // 1000)
-            found.append((f"{services[resource]}|{name}|{_STATUS[status]}", (at, end - start)))
+            key = f"{services[resource]}|{name}|{_STATUS[status]}"
+            found.append((shared.setdefault(key, key), (at, end - start)))
     return found
 
 
@@ -197,7 +204,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:32} {value}")
     print(report.write("span_metrics", figures))
-    assert figures["ratio_of_rates"] >= 50, "must be at least 50 times fold_window"
+    assert figures["ratio_on_the_same_rows"] >= 50, "must be at least 50 times fold_window"
 
 
 def _snapshot_ms(made: list[TelemetryBatch]) -> float:
