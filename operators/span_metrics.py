@@ -89,7 +89,7 @@ class SpanMetricsSettings(Settings):
     """Length of a window of event time; each gives one point per series."""
     lateness: Duration = timedelta(seconds=5)
     """How much out of order spans may end and still count: a window closes that long after its end."""
-    max_ahead: Duration = timedelta(minutes=10)
+    max_ahead: Duration = timedelta(minutes=5)
     """A span that ended further ahead of the system clock than this is refused; its clock is wrong."""
     idle_timeout: Duration | None = timedelta(seconds=10)
     """After this long without spans the system clock moves the watermark on, so that the last windows close.
@@ -393,6 +393,15 @@ def span_metrics(
 
     Returns:
         The metrics, and the spans that came too late.
+
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> out: list[tuple[str, TelemetryBatch]] = []
+    >>> flow = Dataflow("example")
+    >>> spans = op.input("spans", flow, TestingSource([("acme", TelemetryBatch.empty(Signal.TRACES))]))
+    >>> red = span_metrics("red", spans, SpanMetricsSettings(window="1m", emit_on_eof=True))
+    >>> op.output("metrics", red.metrics, TestingSink(out))
+    >>> run_main(flow)
     """
 
     def build(state: dict[str, Any] | None) -> WindowLogic:
