@@ -1,0 +1,420 @@
+//! One pass over many values that lie in one buffer.
+//!
+//! Cheap searches run over the whole buffer (one byte for e-mail, a vectorised multi-literal search for everything that
+//! starts with a known text, a stride of twelve for digit runs); only what they hit is judged, inside its own value.
+
+use aho_corasick::packed::{self, Searcher};
+use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memchr_iter;
+use regex_automata::{Anchored, Input};
+
+use super::rules::{Pattern, Rule, Shape};
+use super::shapes::{self, Shapes};
+
+/// Where the values lie in a buffer: ascending, not overlapping.
+pub trait Segments {
+    fn len(&self) -> usize;
+    fn get(&self, index: usize) -> (usize, usize);
+}
+
+/// The offsets of an Arrow string or binary array.
+pub struct Offsets<'a>(pub &'a [i32]);
+
+impl Segments for Offsets<'_> {
+    fn len(&self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+    #[inline]
+    fn get(&self, index: usize) -> (usize, usize) {
+        (self.0[index] as usize, self.0[index + 1] as usize)
+    }
+}
+
+impl Segments for [(usize, usize)] {
+    fn len(&self) -> usize {
+        <[_]>::len(self)
+    }
+    #[inline]
+    fn get(&self, index: usize) -> (usize, usize) {
+        self[index]
+    }
+}
+
+/// Found text: byte range inside value number `segment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    pub segment: u32,
+    pub start: u32,
+    pub end: u32,
+    pub rule: u16,
+}
+
+/// Finds the value a buffer position belongs to; positions must ascend.
+struct Cursor<'a, S: Segments + ?Sized> {
+    segments: &'a S,
+    at: usize,
+}
+
+impl<'a, S: Segments + ?Sized> Cursor<'a, S> {
+    fn new(segments: &'a S) -> Self {
+        Self { segments, at: 0 }
+    }
+
+    fn find(&mut self, position: usize) -> Option<(u32, usize, usize)> {
+        let total = self.segments.len();
+        let mut step = 1;
+        let mut low = self.at;
+        let mut high = self.at;
+        while high < total && self.segments.get(high).1 <= position {
+            low = high + 1;
+            high += step;
+            step *= 2;
+        }
+        high = high.min(total);
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.segments.get(middle).1 <= position {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.at = low;
+        if low == total {
+            return None;
+        }
+        let (start, end) = self.segments.get(low);
+        (start <= position).then_some((low as u32, start, end))
+    }
+}
+
+/// A text whose presence calls for a closer look.
+struct Literal {
+    text: Vec<u8>,
+    rule: u16,
+    /// The literal stands for `@` in an address; otherwise a match of the rule's pattern begins here.
+    is_at_sign: bool,
+}
+
+enum Prefilter {
+    Packed(Searcher),
+    Automaton(AhoCorasick),
+}
+
+impl Prefilter {
+    fn new(texts: &[&[u8]]) -> Result<Self, String> {
+        if let Some(searcher) = packed::Config::new().builder().extend(texts).build() {
+            return Ok(Self::Packed(searcher));
+        }
+        AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(texts)
+            .map(Self::Automaton)
+            .map_err(|e| e.to_string())
+    }
+
+    #[inline]
+    fn find(&self, buffer: &[u8], from: usize, to: usize) -> Option<(usize, usize)> {
+        match self {
+            Self::Packed(searcher) => searcher
+                .find_in(buffer, (from..to).into())
+                .map(|m| (m.start(), m.pattern().as_usize())),
+            Self::Automaton(automaton) => automaton
+                .find(aho_corasick::Input::new(buffer).range(from..to))
+                .map(|m| (m.start(), m.pattern().as_usize())),
+        }
+    }
+}
+
+pub struct Scanner {
+    email: Option<u16>,
+    card: Option<u16>,
+    iban: Option<u16>,
+    ipv4: Option<u16>,
+    ipv6: Option<u16>,
+    /// Prefix-free texts, and for each the literals that begin with it.
+    prefilter: Option<(Prefilter, Vec<Vec<Literal>>)>,
+    keywords: Option<(AhoCorasick, Vec<u16>)>,
+    /// Patterns nothing is known of: tried on every value.
+    everywhere: Vec<u16>,
+}
+
+/// Shortest literal that is worth a vectorised search: of one or two bytes too many occur by chance.
+const MIN_LITERAL: usize = 3;
+
+impl Scanner {
+    pub fn new(rules: &[Rule]) -> Result<Self, String> {
+        let mut scanner = Self {
+            email: None,
+            card: None,
+            iban: None,
+            ipv4: None,
+            ipv6: None,
+            prefilter: None,
+            keywords: None,
+            everywhere: Vec::new(),
+        };
+        let mut literals: Vec<Literal> = Vec::new();
+        let mut keywords: Vec<(&str, u16)> = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let number = number as u16;
+            match &rule.shape {
+                Shape::Email => {
+                    scanner.email = Some(number);
+                    literals.extend(shapes::AT_SIGNS.iter().map(|text| Literal {
+                        text: text.to_vec(),
+                        rule: number,
+                        is_at_sign: true,
+                    }));
+                }
+                Shape::Card => scanner.card = Some(number),
+                Shape::Iban => scanner.iban = Some(number),
+                Shape::Ipv4 => scanner.ipv4 = Some(number),
+                Shape::Ipv6 => scanner.ipv6 = Some(number),
+                Shape::Pattern(pattern) => {
+                    if !pattern.keywords.is_empty() {
+                        keywords.extend(pattern.keywords.iter().map(|k| (k.as_str(), number)));
+                    } else if let Some(texts) = pattern.prefixes(MIN_LITERAL) {
+                        literals.extend(texts.into_iter().map(|text| Literal {
+                            text,
+                            rule: number,
+                            is_at_sign: false,
+                        }));
+                    } else {
+                        scanner.everywhere.push(number);
+                    }
+                }
+            }
+        }
+        // Of two literals where one begins the other, only the shorter is searched: then each position has one hit.
+        literals.sort_by(|a, b| a.text.cmp(&b.text));
+        let mut groups: Vec<Vec<Literal>> = Vec::new();
+        for literal in literals {
+            match groups.last_mut() {
+                Some(group) if literal.text.starts_with(&group[0].text) => group.push(literal),
+                _ => groups.push(vec![literal]),
+            }
+        }
+        if !groups.is_empty() {
+            let texts: Vec<&[u8]> = groups.iter().map(|g| g[0].text.as_slice()).collect();
+            scanner.prefilter = Some((Prefilter::new(&texts)?, groups));
+        }
+        if !keywords.is_empty() {
+            let automaton = AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .build(keywords.iter().map(|(text, _)| text))
+                .map_err(|e| e.to_string())?;
+            scanner.keywords = Some((automaton, keywords.iter().map(|(_, rule)| *rule).collect()));
+        }
+        Ok(scanner)
+    }
+
+    /// Append to `out`, ordered by value and position, everything the rules find in the values.
+    pub fn scan<S: Segments + ?Sized>(
+        &self,
+        rules: &[Rule],
+        shapes: &Shapes,
+        buffer: &[u8],
+        segments: &S,
+        out: &mut Vec<Match>,
+    ) {
+        out.clear();
+        if segments.len() == 0 {
+            return;
+        }
+        let (from, to) = (segments.get(0).0, segments.get(segments.len() - 1).1);
+        if from == to {
+            return;
+        }
+        self.emails(shapes, buffer, from, to, segments, out);
+        self.literals(rules, shapes, buffer, from, to, segments, out);
+        self.numbers(shapes, buffer, from, to, segments, out);
+        self.keywords(rules, buffer, from, to, segments, out);
+        for &rule in &self.everywhere {
+            for index in 0..segments.len() {
+                let (start, end) = segments.get(index);
+                search_whole(rules, rule, index as u32, &buffer[start..end], out);
+            }
+        }
+        if out.len() > 1 {
+            out.sort_unstable_by_key(|m| (m.segment, m.start, std::cmp::Reverse(m.end), m.rule));
+        }
+    }
+
+    fn emails<S: Segments + ?Sized>(
+        &self,
+        shapes: &Shapes,
+        buffer: &[u8],
+        from: usize,
+        to: usize,
+        segments: &S,
+        out: &mut Vec<Match>,
+    ) {
+        let Some(rule) = self.email else { return };
+        let mut cursor = Cursor::new(segments);
+        for hit in memchr_iter(b'@', &buffer[from..to]) {
+            let at = from + hit;
+            if let Some((segment, start, end)) = cursor.find(at) {
+                if let Some(range) = shapes.email(&buffer[start..end], at - start, 1) {
+                    out.push(found(segment, range, rule));
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn literals<S: Segments + ?Sized>(
+        &self,
+        rules: &[Rule],
+        shapes: &Shapes,
+        buffer: &[u8],
+        from: usize,
+        to: usize,
+        segments: &S,
+        out: &mut Vec<Match>,
+    ) {
+        let Some((prefilter, groups)) = &self.prefilter else {
+            return;
+        };
+        let mut cursor = Cursor::new(segments);
+        let mut next = from;
+        // Per rule, where its last match ended: a rule's own matches do not overlap.
+        let mut ends = vec![0_usize; rules.len()];
+        while let Some((at, group)) = prefilter.find(buffer, next, to) {
+            next = at + 1;
+            let Some((segment, start, end)) = cursor.find(at) else {
+                continue;
+            };
+            let value = &buffer[start..end];
+            let position = at - start;
+            for literal in &groups[group] {
+                let number = literal.rule as usize;
+                if !value[position..].starts_with(&literal.text) || at < ends[number] {
+                    continue;
+                }
+                if literal.is_at_sign {
+                    if let Some(range) = shapes.email(value, position, literal.text.len()) {
+                        out.push(found(segment, range, literal.rule));
+                    }
+                } else if let Shape::Pattern(pattern) = &rules[number].shape {
+                    let input = Input::new(value).range(position..).anchored(Anchored::Yes);
+                    if let Some((range, whole_end)) = pattern.find(input) {
+                        ends[number] = start + whole_end;
+                        out.push(found(segment, range, literal.rule));
+                    }
+                }
+            }
+        }
+    }
+
+    fn numbers<S: Segments + ?Sized>(
+        &self,
+        shapes: &Shapes,
+        buffer: &[u8],
+        from: usize,
+        to: usize,
+        segments: &S,
+        out: &mut Vec<Match>,
+    ) {
+        if let Some(rule) = self.card {
+            for index in 0..segments.len() {
+                let (start, end) = segments.get(index);
+                if end - start >= shapes::MIN_CARD_DIGITS {
+                    shapes.cards(&buffer[start..end], |range| {
+                        out.push(found(index as u32, range, rule));
+                    });
+                }
+            }
+        }
+        if let Some(rule) = self.iban {
+            let mut cursor = Cursor::new(segments);
+            shapes::letter_pairs_before_digits(buffer, from, to, |at| {
+                if !shapes.is_iban_country(buffer[at], buffer[at + 1]) {
+                    return;
+                }
+                if let Some((segment, start, end)) = cursor.find(at) {
+                    if let Some(range) = shapes.iban(&buffer[start..end], at - start) {
+                        out.push(found(segment, range, rule));
+                    }
+                }
+            });
+        }
+        if self.ipv4.is_some() || self.ipv6.is_some() {
+            for index in 0..segments.len() {
+                let (start, end) = segments.get(index);
+                let value = &buffer[start..end];
+                if let Some(rule) = self.ipv4 {
+                    shapes::ipv4(value, |range| out.push(found(index as u32, range, rule)));
+                }
+                if let Some(rule) = self.ipv6 {
+                    shapes::ipv6(value, |range| out.push(found(index as u32, range, rule)));
+                }
+            }
+        }
+    }
+
+    fn keywords<S: Segments + ?Sized>(
+        &self,
+        rules: &[Rule],
+        buffer: &[u8],
+        from: usize,
+        to: usize,
+        segments: &S,
+        out: &mut Vec<Match>,
+    ) {
+        let Some((automaton, owners)) = &self.keywords else {
+            return;
+        };
+        let mut cursor = Cursor::new(segments);
+        let mut judged = vec![None; rules.len()];
+        // Overlapping: a keyword may lie inside another one, or across the border of two values.
+        for hit in automaton.find_overlapping_iter(&buffer[from..to]) {
+            let rule = owners[hit.pattern().as_usize()];
+            // Ends ascend in an overlapping search, starts need not.
+            let last = from + hit.end() - 1;
+            let Some((segment, start, end)) = cursor.find(last) else {
+                continue;
+            };
+            if from + hit.start() >= start && judged[rule as usize] != Some(segment) {
+                judged[rule as usize] = Some(segment);
+                search_whole(rules, rule, segment, &buffer[start..end], out);
+            }
+        }
+    }
+}
+
+fn found(segment: u32, range: (usize, usize), rule: u16) -> Match {
+    Match {
+        segment,
+        start: range.0 as u32,
+        end: range.1 as u32,
+        rule,
+    }
+}
+
+fn search_whole(rules: &[Rule], rule: u16, segment: u32, value: &[u8], out: &mut Vec<Match>) {
+    let Shape::Pattern(pattern) = &rules[rule as usize].shape else {
+        return;
+    };
+    each_match(pattern, value, |range| {
+        out.push(found(segment, range, rule))
+    });
+}
+
+/// Call `f` with every match of the pattern in the value, from left to right.
+pub fn each_match(pattern: &Pattern, value: &[u8], mut f: impl FnMut((usize, usize))) {
+    let mut next = 0;
+    while next <= value.len() {
+        let Some(start) = pattern.first(value, next) else {
+            return;
+        };
+        let input = Input::new(value).range(start..).anchored(Anchored::Yes);
+        match pattern.find(input) {
+            Some((range, whole_end)) => {
+                f(range);
+                next = whole_end.max(start + 1);
+            }
+            None => next = start + 1,
+        }
+    }
+}
