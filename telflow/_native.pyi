@@ -73,6 +73,42 @@ def protobuf_to_json(signal: str, payload: bytes) -> bytes:
 
 # redact.rs
 
+class Redactor:
+    """Compiled redaction rules; `telflow.governance.Redactor` is the one to use."""
+
+    def __init__(
+        self,
+        *,
+        rules: list[tuple[str, str, str, int, str, str, str, list[str]]],
+        keys: list[tuple[str, str, str, str]],
+        hash_key: bytes,
+        hash_digits: int,
+        issuers: list[tuple[str, str, list[int]]],
+        ibans: list[tuple[str, str]],
+        not_domains: list[str],
+        skipped_places: list[str],
+    ) -> None:
+        """Compile.
+
+        Raises:
+            ValueError: A rule cannot be compiled; the message says which and why.
+        """
+
+    def redact(
+        self, table: str, batch: pa.RecordBatch, compact: bool
+    ) -> tuple[pa.RecordBatch | None, pa.UInt32Array | None, list[tuple[str, str, int]]]:
+        """One table anew (None when nothing changed), the rows not judged, and (rule, place, count).
+
+        Raises:
+            RuntimeError: The table is malformed.
+        """
+
+    def find(self, text: bytes) -> list[tuple[int, int, str]]:
+        """Return (start, end, rule) of everything found, in order."""
+
+    def replace(self, text: bytes) -> bytes | None:
+        """Return the text as it may be shown; None when a rule deletes it."""
+
 # attributes.rs
 
 def extract_attribute(attributes: pa.RecordBatch, key: str, wanted: str | None = None) -> pa.Array:

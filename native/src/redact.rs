@@ -1,15 +1,18 @@
 //! Finding and removing sensitive text, wherever a record batch can hold it.
 //!
-//! `scan` finds, `shapes` decides what an e-mail address or a card number is, `rules` says what to write instead,
-//! `columns` and `nested` walk the Arrow arrays and the protobuf bytes inside them and rebuild what changed.
+//! `scan` finds, `shapes`, `numbers` and `tokens` decide what an e-mail address or a card number is, `rules` says what to
+//! write instead, `columns`, `values`, `ids` and `nested` walk the Arrow arrays and the protobuf bytes inside them and rebuild what changed.
 
 mod columns;
 mod edits;
+mod ids;
 mod keys;
 mod nested;
+mod numbers;
 mod rules;
 mod scan;
 mod shapes;
+mod tokens;
 mod values;
 
 use std::sync::{Mutex, PoisonError};

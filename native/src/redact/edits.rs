@@ -20,13 +20,13 @@ pub enum Step<'a, T: ?Sized> {
 pub fn steps<'a, T: ?Sized, E>(
     rows: usize,
     edits: &'a [(usize, E)],
-    change: impl Fn(&'a E) -> Change<'a, T>,
+    change: impl Fn(usize, &'a E) -> Change<'a, T>,
 ) -> (Vec<Step<'a, T>>, bool) {
     let mut out = Vec::with_capacity(2 * edits.len() + 1);
     let mut next = 0;
     let mut changed = false;
     for (row, edit) in edits {
-        let step = match change(edit) {
+        let step = match change(*row, edit) {
             Change::Same => continue,
             Change::Drop => None,
             Change::Set(content) => Some(Step::Set(content)),

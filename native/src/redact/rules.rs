@@ -10,6 +10,7 @@ use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use super::scan::{each_match, Match, Scanner};
 use super::shapes::{self, Shapes};
+use super::{numbers, tokens};
 
 /// (name, label, action, keep_last, shape, pattern, check, keywords)
 pub type RuleSpec = (
@@ -158,10 +159,10 @@ impl Pattern {
         let text = &input.haystack()[range.0..range.1];
         let passed = match self.check {
             Check::None => true,
-            Check::Jwt => shapes::is_jwt(text),
-            Check::Basic => shapes::is_basic_credentials(text),
-            Check::Token => shapes::is_token(text),
-            Check::Luhn => shapes::luhn(text),
+            Check::Jwt => tokens::is_jwt(text),
+            Check::Basic => tokens::is_basic_credentials(text),
+            Check::Token => tokens::is_token(text),
+            Check::Luhn => numbers::luhn(text),
         };
         (passed && range.0 < range.1).then_some((range, whole.end()))
     }
@@ -323,7 +324,7 @@ impl Engine {
     /// Whether whole numbers other than card numbers must be looked at as text.
     #[inline]
     pub fn is_plain_int(&self, value: i64) -> bool {
-        self.number_patterns.is_empty() && (self.card.is_none() || !shapes::has_card_length(value))
+        self.number_patterns.is_empty() && (self.card.is_none() || !numbers::has_card_length(value))
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use regex_automata::{Anchored, Input};
 
 use super::rules::{Pattern, Rule, Shape};
 use super::shapes::{self, Shapes};
+use super::{numbers, tokens};
 
 /// Where the values lie in a buffer: ascending, not overlapping.
 pub trait Segments {
@@ -102,7 +103,7 @@ enum Prefilter {
 }
 
 impl Prefilter {
-    fn new(texts: &[&[u8]]) -> Result<Self, String> {
+    fn new(texts: &[Vec<u8>]) -> Result<Self, String> {
         if let Some(searcher) = packed::Config::new().builder().extend(texts).build() {
             return Ok(Self::Packed(searcher));
         }
@@ -141,6 +142,8 @@ pub struct Scanner {
 
 /// Shortest literal that is worth a vectorised search: of one or two bytes too many occur by chance.
 const MIN_LITERAL: usize = 3;
+/// Beyond this many texts the vectorised search gives way to an automaton, some four times slower.
+const MAX_PACKED: usize = 64;
 
 impl Scanner {
     pub fn new(rules: &[Rule]) -> Result<Self, String> {
@@ -186,17 +189,8 @@ impl Scanner {
                 }
             }
         }
-        // Of two literals where one begins the other, only the shorter is searched: then each position has one hit.
-        literals.sort_by(|a, b| a.text.cmp(&b.text));
-        let mut groups: Vec<Vec<Literal>> = Vec::new();
-        for literal in literals {
-            match groups.last_mut() {
-                Some(group) if literal.text.starts_with(&group[0].text) => group.push(literal),
-                _ => groups.push(vec![literal]),
-            }
-        }
-        if !groups.is_empty() {
-            let texts: Vec<&[u8]> = groups.iter().map(|g| g[0].text.as_slice()).collect();
+        if !literals.is_empty() {
+            let (texts, groups) = grouped(literals);
             scanner.prefilter = Some((Prefilter::new(&texts)?, groups));
         }
         if !keywords.is_empty() {
@@ -319,7 +313,7 @@ impl Scanner {
         if let Some(rule) = self.card {
             for index in 0..segments.len() {
                 let (start, end) = segments.get(index);
-                if end - start >= shapes::MIN_CARD_DIGITS {
+                if end - start >= numbers::MIN_CARD_DIGITS {
                     shapes.cards(&buffer[start..end], |range| {
                         out.push(found(index as u32, range, rule));
                     });
@@ -328,7 +322,7 @@ impl Scanner {
         }
         if let Some(rule) = self.iban {
             let mut cursor = Cursor::new(segments);
-            shapes::letter_pairs_before_digits(buffer, from, to, |at| {
+            numbers::letter_pairs_before_digits(buffer, from, to, |at| {
                 if !shapes.is_iban_country(buffer[at], buffer[at + 1]) {
                     return;
                 }
@@ -344,10 +338,10 @@ impl Scanner {
                 let (start, end) = segments.get(index);
                 let value = &buffer[start..end];
                 if let Some(rule) = self.ipv4 {
-                    shapes::ipv4(value, |range| out.push(found(index as u32, range, rule)));
+                    tokens::ipv4(value, |range| out.push(found(index as u32, range, rule)));
                 }
                 if let Some(rule) = self.ipv6 {
-                    shapes::ipv6(value, |range| out.push(found(index as u32, range, rule)));
+                    tokens::ipv6(value, |range| out.push(found(index as u32, range, rule)));
                 }
             }
         }
@@ -381,6 +375,38 @@ impl Scanner {
             }
         }
     }
+}
+
+/// Texts to search for, none the beginning of another, and for each the literals that begin with it.
+///
+/// A vectorised search takes few texts, so the largest families that share their first bytes are searched by these.
+fn grouped(mut literals: Vec<Literal>) -> (Vec<Vec<u8>>, Vec<Vec<Literal>>) {
+    literals.sort_by(|a, b| a.text.cmp(&b.text));
+    let mut texts: Vec<Vec<u8>> = literals.iter().map(|l| l.text.clone()).collect();
+    without_longer(&mut texts);
+    while texts.len() > MAX_PACKED {
+        let families = texts.chunk_by(|a, b| a[..MIN_LITERAL] == b[..MIN_LITERAL]);
+        match families.max_by_key(|family| family.len()) {
+            Some(family) if family.len() > 1 => {
+                let shared = family[0][..MIN_LITERAL].to_vec();
+                texts.push(shared);
+                texts.sort();
+                without_longer(&mut texts);
+            }
+            _ => break,
+        }
+    }
+    let mut groups: Vec<Vec<Literal>> = texts.iter().map(|_| Vec::new()).collect();
+    for literal in literals {
+        let group = texts.partition_point(|text| *text <= literal.text) - 1;
+        groups[group].push(literal);
+    }
+    (texts, groups)
+}
+
+/// Of sorted texts drop those that begin with another one.
+fn without_longer(texts: &mut Vec<Vec<u8>>) {
+    texts.dedup_by(|later, earlier| later.starts_with(earlier));
 }
 
 fn found(segment: u32, range: (usize, usize), rule: u16) -> Match {

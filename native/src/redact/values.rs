@@ -168,6 +168,9 @@ impl Pass<'_> {
             return None;
         };
         let judged = !self.engine.is_skipped(key_place);
+        if !judged && value_place.is_none() {
+            return None;
+        }
         let key_place = self.place(key_place);
         let mut settled: Option<Vec<bool>> = None;
         let (offsets, content) = (keys.value_offsets(), keys.value_data());
@@ -361,7 +364,7 @@ fn revised(
         }
     };
     if let Some(keys) = values.keys {
-        let (steps, changed) = edits::steps(rows, edits, |edit| match &edit.key {
+        let (steps, changed) = edits::steps(rows, edits, |_, edit| match &edit.key {
             _ if edit.drop => Change::Drop,
             Some(key) => Change::Set(key.as_slice()),
             None => Change::Same,
@@ -370,12 +373,12 @@ fn revised(
             put("key", edits::bytes(keys, &steps)?);
         }
     }
-    let (steps, changed) = edits::steps(rows, edits, |edit| {
+    let (steps, changed) = edits::steps(rows, edits, |row, edit| {
         if edit.drop {
             Change::Drop
         } else if edit.empty {
             Change::Set(&EMPTY)
-        } else if edit.text.is_some() {
+        } else if edit.text.is_some() && values.kind(row) != Some(STRING) {
             Change::Set(&STRING)
         } else {
             Change::Same
@@ -384,7 +387,7 @@ fn revised(
     if changed {
         put("type", edits::primitive(values.kinds, &steps));
     }
-    let (steps, changed) = edits::steps(rows, edits, |edit| match &edit.text {
+    let (steps, changed) = edits::steps(rows, edits, |_, edit| match &edit.text {
         _ if edit.drop => Change::Drop,
         _ if edit.empty => Change::Null,
         Some(text) => Change::Set(text.as_slice()),
@@ -394,27 +397,37 @@ fn revised(
     if changed {
         put("str", edits::bytes(values.texts, &steps)?);
     }
-    // A value that became a string has nothing in its other columns.
-    let cleared = |edit: &Edit, scrub: bool| scrub || edit.empty || edit.text.is_some();
-    let (steps, changed) = edits::steps(rows, edits, |edit| {
-        emptied(edit, cleared(edit, edit.scrub.int))
+    // A value that became a string has nothing in its other columns; most often there was nothing anyway.
+    let cleared = |edit: &Edit, scrub: bool, is_set: bool| {
+        scrub || (is_set && (edit.empty || edit.text.is_some()))
+    };
+    let (steps, changed) = edits::steps(rows, edits, |row, edit| {
+        emptied(
+            edit,
+            cleared(edit, edit.scrub.int, values.ints.is_valid(row)),
+        )
     });
     if changed {
         put("int", edits::primitive(values.ints, &steps));
     }
-    let (steps, changed) = edits::steps(rows, edits, |edit| {
-        emptied(edit, cleared(edit, edit.scrub.double))
+    let (steps, changed) = edits::steps(rows, edits, |row, edit| {
+        emptied(
+            edit,
+            cleared(edit, edit.scrub.double, values.doubles.is_valid(row)),
+        )
     });
     if changed {
         put("double", edits::primitive(values.doubles, &steps));
     }
-    let (steps, changed) = edits::steps(rows, edits, |edit| emptied(edit, cleared(edit, false)));
+    let (steps, changed) = edits::steps(rows, edits, |row, edit| {
+        emptied(edit, cleared(edit, false, values.bools.is_valid(row)))
+    });
     if changed {
         put("bool", edits::boolean(values.bools, &steps));
     }
-    let (steps, changed) = edits::steps(rows, edits, |edit| match &edit.bytes {
+    let (steps, changed) = edits::steps(rows, edits, |row, edit| match &edit.bytes {
         _ if edit.drop => Change::Drop,
-        _ if cleared(edit, edit.scrub.bytes) => Change::Null,
+        _ if cleared(edit, edit.scrub.bytes, values.bytes.is_valid(row)) => Change::Null,
         Some(bytes) => Change::Set(bytes.as_slice()),
         None => Change::Same,
     });
