@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import bytewax.operators as op
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from bytewax.dataflow import Stream, operator
 
@@ -64,7 +62,8 @@ def redact_batch(batch: TelemetryBatch, redactor: Redactor) -> Redacted:
         done = redactor.redact(batch)
         if done.failed is None:
             return Redacted(done.batch, None, done.counts)
-        kept = _without(done.batch, done.failed)
+        # compact: a resource that could not be judged must not stay behind unused
+        kept = done.batch.filter(pc.invert(done.failed)).compact()
         if kept.num_rows == batch.num_rows:  # only a resource or scope that no record refers to
             return Redacted(kept, None, done.counts)
         return Redacted(kept, batch.filter(done.failed), done.counts, _UNDECODABLE)
@@ -73,20 +72,6 @@ def redact_batch(batch: TelemetryBatch, redactor: Redactor) -> Redacted:
     except BaseException as error:  # noqa: BLE001 (a Rust panic is none of Exception; nothing unjudged may pass)
         reason = f"{_KERNEL_FAILED} ({type(error).__name__})"
         return Redacted(TelemetryBatch.empty(batch.signal), batch, {}, reason)
-
-
-def _without(batch: TelemetryBatch, failed: pa.BooleanArray) -> TelemetryBatch:
-    """The batch without the failed records and without the resources and scopes that only they used."""
-    records = batch.records.filter(pc.invert(failed))
-    resources, resource = _used(batch.resources, records["resource"])
-    scopes, scope = _used(batch.scopes, records["scope"])
-    records = records.set_column(0, records.schema.field(0), resource).set_column(1, records.schema.field(1), scope)
-    return TelemetryBatch(batch.signal, records, resources, scopes, batch.unknown_fields)
-
-
-def _used(table: pa.RecordBatch, rows: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:
-    used, moved = np.unique(rows.to_numpy(), return_inverse=True)
-    return table.take(pa.array(used, pa.uint32())), pa.array(moved, pa.uint32())
 
 
 @operator
