@@ -13,11 +13,12 @@ was behind them. That is right for sources that cannot send again.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from telflow.settings import Duration, Settings
 __all__ = ["ArchiveSettings", "ArchiveSink", "writer_identity"]
 
 State = dict[str, Any]
+_LOG = logging.getLogger(__name__)
 _FORMAT = 1
 _BUSY_TIMEOUT_S = 30
 
@@ -132,6 +134,7 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
         self._offsets: dict[Signal, int] = {}
         self._buffers: dict[Signal, list[TelemetryBatch]] = {signal: [] for signal in Signal}
         self._oldest_s: float | None = None
+        self._failed = False
         for signal in Signal:
             table = ArchiveTable.open_or_create(settings.path, signal, settings.promote)
             table.truncate(self._app_id, resumes.get("offsets", {}).get(signal.value, 0))
@@ -140,6 +143,32 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
 
     @override
     def write_batch(self, values: list[TelemetryBatch]) -> None:
+        with self._reporting():
+            self._write_batch(values)
+
+    @override
+    def snapshot(self) -> State:
+        with self._reporting():
+            self._flush_all()
+        offsets = {signal.value: offset for signal, offset in self._offsets.items()}
+        return {"format": _FORMAT, "writer": self._writer, "offsets": offsets}
+
+    @override
+    def close(self) -> None:
+        if not self._failed:
+            self._flush_all()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Bytewax closes what is left when something raises; raising once more there would abort it without a word."""
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            _LOG.exception("%s: the archive cannot be written, the flow ends", self._step_id)
+            raise
+
+    def _write_batch(self, values: list[TelemetryBatch]) -> None:
         for batch in values:
             if not batch.num_rows:
                 continue
@@ -154,16 +183,6 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
             age_s = self._clock() - self._oldest_s
             if age_s >= self._settings.flush_interval.total_seconds():
                 self._flush_all()
-
-    @override
-    def snapshot(self) -> State:
-        self._flush_all()
-        offsets = {signal.value: offset for signal, offset in self._offsets.items()}
-        return {"format": _FORMAT, "writer": self._writer, "offsets": offsets}
-
-    @override
-    def close(self) -> None:
-        self._flush_all()
 
     def _flush_all(self) -> None:
         for signal in Signal:

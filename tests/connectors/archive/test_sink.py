@@ -193,6 +193,18 @@ def test_second_process_of_the_same_flow(tmp_path: Path) -> None:
     assert not archived(archive)
 
 
+def test_failure_is_reported_before_the_flow_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The day's directory cannot be made: logged with the reason, raised, and closing does not try it again."""
+    part = _part(tmp_path, flush_rows=2)
+    (tmp_path / "logs" / "date=2025-06-15").touch()
+    for attempt in (lambda: part.write_batch([logs([1, 2])]), part.snapshot):
+        caplog.clear()
+        with pytest.raises(DeliveryError, match="cannot be written"):
+            attempt()
+        assert r"flow.archive: the archive cannot be written" in caplog.text
+    part.close()
+
+
 def test_bad_settings_are_refused_when_the_flow_is_built(tmp_path: Path) -> None:
     """Unwritable path, clashing columns, no recovery store, damaged log: before anything runs."""
     (tmp_path / "file").touch()
@@ -301,7 +313,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             assert flow.stdout is not None
             assert flow.stdout.readline() == b"ready\n"
             if kills < int(os.environ.get("TELFLOW_KILLS", "5")):
-                time.sleep(random_.uniform(0.05, 0.6))
+                time.sleep(random_.uniform(0.2, 1.2))
                 flow.send_signal(signals.SIGKILL)
                 kills += flow.wait() == -signals.SIGKILL
             else:
