@@ -136,13 +136,13 @@ def read(archive: Path, expected: np.ndarray[Any, Any]) -> dict[str, float]:
     """A replay that keeps nothing, for its speed; then one that is compared record by record."""
     settings = ReplaySettings(path=archive, signals=(Signal.TRACES,))
     counts: list[int] = []
-    cpu_s, wall_s, _ = timed(lambda: run_main(build(settings, _Counts(counts))))  # type: ignore[no-untyped-call]
+    cpu_s, wall_s, _ = timed(lambda: run_main(build(settings, _Counts(counts))))
     assert sum(counts) == len(expected)
     table = DeltaTable(str(archive / "traces"))
     plain_cpu_s, _, rows = timed(lambda: sum(b.num_rows for b in table.to_pyarrow_dataset().to_batches()))
     assert rows == len(expected)
     sink = _Fingerprints()
-    run_main(build(settings, sink))  # type: ignore[no-untyped-call]
+    run_main(build(settings, sink))
     found = np.sort(np.concatenate(sink.found))
     assert len(np.unique(found)) == len(found), "all spans of the payload differ"
     assert np.array_equal(found, expected), "a record came back altered"

@@ -33,7 +33,7 @@ def _numbers(batches: list[TelemetryBatch]) -> list[int]:
 
 
 def _run(flow: Dataflow, **options: Any) -> None:
-    run_main(flow, **options)  # type: ignore[no-untyped-call]
+    run_main(flow, **options)
 
 
 def test_to_any_sink(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_interrupted_replay_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture
     """The sink fails in the middle; run again with recovery, the rest follows, and nothing twice."""
     store = tmp_path / "store"
     store.mkdir()
-    init_db_dir(store, 1)  # type: ignore[no-untyped-call]
-    recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
+    init_db_dir(store, 1)
+    recovery = RecoveryConfig(store)
     settings = ReplaySettings(path=_archive(tmp_path / "archive"), batch_rows=4)
     out: list[TelemetryBatch] = []
     with pytest.raises(Exception, match=r"no room|error"):
@@ -95,7 +95,7 @@ def test_several_partitions(tmp_path: Path, workers: int) -> None:
     """Dealt to partitions, on one worker or two, all is read once."""
     out: list[TelemetryBatch] = []
     flow = build(ReplaySettings(path=_archive(tmp_path), partitions=4), TestingSink(out))
-    cluster_main(flow, [], 0, worker_count_per_proc=workers)  # type: ignore[no-untyped-call]
+    cluster_main(flow, [], 0, worker_count_per_proc=workers)
     assert sorted(_numbers(out)) == list(range(40))
 
 

@@ -47,7 +47,7 @@ def _store(tmp_path: Path) -> Path:
 
 def _new_store(store: Path) -> Path:
     store.mkdir()
-    init_db_dir(store, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(store, 1)
     return store
 
 
@@ -248,8 +248,8 @@ def test_flow_resumes_in_process(tmp_path: Path) -> None:
 
 
 def _run(flow: Dataflow, store: Path) -> None:
-    recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
-    run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)  # type: ignore[no-untyped-call]
+    recovery = RecoveryConfig(store)
+    run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
 
 
 _KILLED_FLOW = """
