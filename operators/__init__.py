@@ -1,1 +1,55 @@
 """telflow's operators."""
+
+from operators.coalesce import Coalescer, CoalesceSettings, coalesce
+from operators.edit_attributes import (
+    DeleteAttributes,
+    EditAttributesSettings,
+    PutAttributes,
+    RenameAttributes,
+    edit_attributes,
+    edit_batch,
+)
+from operators.filter import Filtered, FilterSettings, filter_batch, filter_records
+from operators.map_batches import (
+    MapBatchesOut,
+    lift_arrow,
+    lift_polars,
+    map_batches,
+    map_batches_or_quarantine,
+)
+from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
+from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
+from operators.tap import Tap, tap
+
+__all__ = [
+    "NO_KEY",
+    "CoalesceSettings",
+    "Coalescer",
+    "DeleteAttributes",
+    "Dimension",
+    "EditAttributesSettings",
+    "FilterSettings",
+    "Filtered",
+    "MapBatchesOut",
+    "PartitionSettings",
+    "PutAttributes",
+    "RenameAttributes",
+    "SpanMetrics",
+    "SpanMetricsOut",
+    "SpanMetricsSettings",
+    "Tap",
+    "coalesce",
+    "edit_attributes",
+    "edit_batch",
+    "filter_batch",
+    "filter_records",
+    "keys_of",
+    "lift_arrow",
+    "lift_polars",
+    "map_batches",
+    "map_batches_or_quarantine",
+    "partition",
+    "partition_batch",
+    "span_metrics",
+    "tap",
+]

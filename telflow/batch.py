@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from telflow import attributes as attribute_columns
-from telflow import rows, wire
+from telflow import frames, rows, wire
 from telflow.attributes import AttributeValue, PutMode
 from telflow.errors import BatchError, nearest
 from telflow.preview import preview
@@ -124,6 +124,10 @@ class TelemetryBatch:
         found = attribute_columns.extract_attribute(self._table(level)["attributes"], key, type)
         return self._per_record(found, level)
 
+    def attributes(self, level: Level = "record") -> pa.ListArray:
+        """Return the attribute lists of one table: a row for each record, resource or scope."""
+        return self._table(level)["attributes"]
+
     def tenants(self) -> pa.StringArray:
         """Return whose each record is; null when unknown."""
         return self._per_record(self.resources["tenant"], "resource")
@@ -190,7 +194,10 @@ class TelemetryBatch:
         return TelemetryBatch(signal, records, tables["resource"], tables["scope"], unknown_fields)
 
     def compact(self) -> TelemetryBatch:
-        """Return the batch without resources and scopes that no record refers to, and each of the others once."""
+        """Return the batch without resources and scopes that no record refers to; the batch itself if there are none.
+
+        For a batch that leaves its place: what was filtered out must not travel on in the resources.
+        """
         records = self.records
         tables: dict[Level, pa.RecordBatch] = {}
         for level in _PLACES:
@@ -198,11 +205,8 @@ class TelemetryBatch:
             used = np.flatnonzero(np.bincount(places, minlength=table.num_rows))
             if len(used) < table.num_rows:
                 table = rows.take_rows(table, used.astype(np.uint32))
-                places = np.searchsorted(used, places).astype(np.uint32)
-            distinct, (numbers,) = rows.number_distinct([table])
-            if distinct.num_rows < self._table(level).num_rows:
-                records = rows.replace_column(records, level, pa.array(numbers[places]))
-                table = distinct
+                moved = np.searchsorted(used, places).astype(np.uint32)
+                records = rows.replace_column(records, level, pa.array(moved))
             tables[level] = table
         if records is self.records:
             return self
@@ -289,6 +293,17 @@ class TelemetryBatch:
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a record batch never becomes a series
         return frame
 
+    def with_polars(self, frame: pl.DataFrame) -> TelemetryBatch:
+        """Return the batch with the records of `frame`: what `to_polars` gave, with other rows or values.
+
+        Raises:
+            BatchError: A column is missing, unknown, of a type that does not fit, or null where it must not be.
+        """
+        try:
+            return self.with_records(frames.records_from_polars(frame, RECORD_SCHEMAS[self.signal]))
+        except BatchError as error:
+            raise BatchError(f"{self.signal} records: {error}") from error
+
     def to_ipc_bytes(self) -> bytes:
         """Return the batch as plain, versioned bytes to keep; `from_ipc_bytes` reads them, also in a later version."""
         return wire.to_ipc_bytes(self.signal, (self.records, self.resources, self.scopes), self.unknown_fields)
@@ -371,10 +386,9 @@ def _check_mask(mask: Any, count: int) -> pa.BooleanArray:
         mask = pa.array(mask)
     elif isinstance(mask, pa.ChunkedArray):
         mask = mask.combine_chunks()
-    kind = getattr(mask, "type", type(mask).__name__)
-    if kind != pa.bool_() or len(mask) != count:
-        size = f" of {len(mask)}" if isinstance(mask, pa.Array) else ""
-        raise BatchError(f"filter: expected a mask of {count} booleans, got {kind}{size}")
+    if not isinstance(mask, pa.BooleanArray) or len(mask) != count:
+        found = f"{len(mask)} of {mask.type}" if isinstance(mask, pa.Array) else type(mask).__name__
+        raise BatchError(f"filter: expected a mask of {count} booleans, got {found}")
     return mask
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "EncodeError",
     "GovernanceError",
     "TelflowError",
+    "UserFunctionError",
     "nearest",
 ]
 
@@ -27,6 +28,10 @@ class ConfigError(TelflowError):
 
 class BatchError(TelflowError):
     """A `TelemetryBatch` was built from, or asked for, something that does not fit its schema."""
+
+
+class UserFunctionError(TelflowError):
+    """A function that a flow's author gave to an operator raised, or returned what the operator cannot use."""
 
 
 class EncodeError(TelflowError):

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -54,7 +55,17 @@ class Cluster:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            if process.stdout is not None and not process.stdout.closed:
+                process.communicate()
+
+    def wait_until(self, reached: Callable[[], bool], timeout_s: float = 120) -> None:
+        """Wait until `reached` says so, while all processes run."""
+        deadline = time.monotonic() + timeout_s
+        while not reached():
+            ended = [process for process in self.processes if process.poll() is not None]
+            assert not ended, ended[0].communicate()[0]
+            assert time.monotonic() < deadline, "not reached in time"
+            time.sleep(0.02)
 
     def wait(self, timeout_s: float = 120) -> list[str]:
         """Wait until all processes have ended well; returns what each wrote."""

@@ -27,6 +27,7 @@ __all__ = [
     "check_promote",
     "event_time",
     "from_rows",
+    "stored_type",
     "to_rows",
 ]
 

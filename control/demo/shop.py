@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-__all__ = ["PERSONAL_DATA", "Sent", "main", "place_orders"]
+__all__ = ["PERSONAL_DATA", "Sent", "Service", "main", "place_orders"]
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
