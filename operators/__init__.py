@@ -18,6 +18,7 @@ from operators.map_batches import (
     map_batches_or_quarantine,
 )
 from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
+from operators.redact import Redacted, RedactOut, RedactSettings, redact, redact_batch
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
 from operators.tap import Tap, tap
 
@@ -33,6 +34,9 @@ __all__ = [
     "MapBatchesOut",
     "PartitionSettings",
     "PutAttributes",
+    "RedactOut",
+    "RedactSettings",
+    "Redacted",
     "RenameAttributes",
     "SpanMetrics",
     "SpanMetricsOut",
@@ -50,6 +54,8 @@ __all__ = [
     "map_batches_or_quarantine",
     "partition",
     "partition_batch",
+    "redact",
+    "redact_batch",
     "span_metrics",
     "tap",
 ]
