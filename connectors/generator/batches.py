@@ -15,6 +15,7 @@ from connectors.generator import columns as c
 from connectors.generator.settings import GeneratorSettings
 from telflow.batch import TelemetryBatch
 from telflow.codec import encode
+from telflow.columns import nulls
 from telflow.schema import RECORD_SCHEMAS, MetricType, Signal
 
 __all__ = ["GeneratedRequest", "generate_batch", "generate_batches", "generate_requests"]
@@ -99,7 +100,8 @@ def generate_batch(settings: GeneratorSettings, number: int, start_time_unix_nan
     if not rows:
         return TelemetryBatch.empty(signal)
     rng = np.random.default_rng([settings.seed, number])
-    tenant = f"tenant-{number % settings.tenants + 1}" if settings.tenants else None
+    # Every tenant gets every signal: the signal changes with each batch, the tenant with each round of signals.
+    tenant = f"tenant-{number // len(settings.signals) % settings.tenants + 1}" if settings.tenants else None
     rate = settings.records_per_s or _FULL_SPEED_RECORDS_PER_S
     times = start_time_unix_nano + ((position + np.arange(rows)) * (_NANOSECONDS / rate)).astype(np.int64)
     make = {Signal.TRACES: _spans, Signal.LOGS: _log_records, Signal.METRICS: _data_points}[signal]
@@ -119,7 +121,7 @@ def generate_batch(settings: GeneratorSettings, number: int, start_time_unix_nan
 def _blank(field: pa.Field, rows: int) -> pa.Array:
     """A column in which nothing is set."""
     if field.nullable:
-        return pa.nulls(rows, field.type)
+        return nulls(rows, field.type)
     if pa.types.is_list(field.type):
         return c.empty_lists(rows, field.type)
     return c.constant("" if pa.types.is_string(field.type) else 0, field.type, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from telflow.batch import TelemetryBatch
@@ -20,6 +21,13 @@ def test_a_table_of_defaults_is_a_valid_batch(signal: Signal) -> None:
     batch = TelemetryBatch(signal, fill_record_batch(RECORD_SCHEMAS[signal], 3, {}), resources, scopes)
     batch.records.validate(full=True)
     assert all(column.null_count in {0, 3} for column in batch.records)
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+def test_a_table_of_defaults_can_be_written_as_parquet(signal: Signal) -> None:
+    """Below a null struct stand defaults: Parquet takes no null where the schema admits none."""
+    table = pa.Table.from_batches([fill_record_batch(RECORD_SCHEMAS[signal], 3, {})])
+    pq.write_table(table, pa.BufferOutputStream())
 
 
 def test_unknown_columns_are_refused() -> None:
