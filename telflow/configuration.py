@@ -27,11 +27,13 @@ from telflow.describe import describe_type, known_keys, nested_models
 from telflow.errors import ConfigError, nearest
 from telflow.located_yaml import Document, Loc, Place, read_yaml
 
-__all__ = ["ConfigurationError", "Problem", "dotted", "load", "read"]
+__all__ = ["ConfigurationError", "Problem", "dotted", "from_options", "load", "read"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _SHOWN = 60  # characters of a wrong value that are shown
-_EXPECTED_GOT = re.compile(r"expected (?P<expected>.+?), got (?P<got>.+?)(?:; (?P<hint>.+))?", re.DOTALL)
+_EXPECTED_GOT = re.compile(
+    r"(?:(?P<key>\w+): )?expected (?P<expected>.+?), got (?P<got>.+?)(?:; (?P<hint>.+))?", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,41 @@ def read(
     return settings
 
 
+def from_options(model: type[_Model], options: Mapping[str, Any], names: Mapping[str, str] | None = None) -> _Model:
+    """Build settings from a command's options; one that is None was not given.
+
+    Args:
+        model: The settings.
+        options: Values by key.
+        names: What a key is called on the command line, by its dotted path, where that differs.
+
+    Raises:
+        ConfigError: An option is wrong; names every one that is.
+    """
+    try:
+        return model.model_validate({key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        found = _explain(error, model, Document(values={loc: Place(1, 1) for loc in _locs(options)}))
+        lines = []
+        for each in found:
+            key = dotted(each.loc)
+            name = (names or {}).get(key, key)
+            hint = f"; {each.hint}" if each.hint else ""
+            lines.append(f"{name + ': ' if name else ''}expected {each.expected}, got {each.got}{hint}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _locs(value: Any, loc: Loc = ()) -> Iterator[Loc]:
+    """Yield the location of everything in a value."""
+    yield loc
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _locs(inner, (*loc, key))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _locs(inner, (*loc, number))
+
+
 @dataclass(slots=True)
 class _Found:
     """A mistake before it is put into the words of a `Problem`."""
@@ -265,9 +302,12 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel], document: Documen
     stated = _EXPECTED_GOT.fullmatch(expected)
     if stated:
         expected, hint = stated["expected"], stated["hint"] or hint
+        if stated["key"]:  # a rule over several keys that says which of them to change
+            loc = (*loc, stated["key"])
         got = got if loc in document.variables else stated["got"]
-    summary = f"{key} is not valid" if key else "the configuration is not valid"
-    place = document.keys.get(loc, document.place(loc)) if isinstance(detail["input"], dict) else document.place(loc)
+    summary = f"{dotted(loc)} is not valid" if loc else "the configuration is not valid"
+    whole = isinstance(detail["input"], dict) and not (stated and stated["key"])
+    place = document.keys.get(loc, document.place(loc)) if whole else document.place(loc)
     return _Found(place, loc, summary, expected, got, hint)
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from telflow.settings import parse_switch
 
 __all__ = ["Option", "describe_type", "known_keys", "nested_models", "options"]
 
@@ -88,6 +90,8 @@ def describe_type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     >>> describe_type(list[int] | None)
     'list of integer, or null'
     """
+    if any(isinstance(m, BeforeValidator) and m.func is parse_switch for m in metadata):
+        return "mapping, or false"
     return ", ".join([_type(annotation), *_limits(metadata)])
 
 
@@ -140,6 +144,8 @@ def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str | None:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is PydanticUndefined:
         return None
+    if value is None and describe_type(field.annotation, field.metadata).endswith(", or false"):
+        return "false"
     shown = model.model_construct(**{name: value}).model_dump(mode="json", include={name}, warnings=False)[name]
     return _yaml(shown)
 

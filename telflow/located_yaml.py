@@ -28,6 +28,7 @@ Loc = tuple[str | int, ...]
 
 _MAX_NODES = 100_000
 _TAG = "tag:yaml.org,2002:"
+_READ_TAGS = {_TAG + kind for kind in ("null", "bool", "int", "float", "str")}
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<scheme>env:)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\$\{[^}]*\}")
 
 
@@ -207,7 +208,7 @@ class _Reader:
             return replaced
 
     def _plain(self, node: ScalarNode) -> Any:
-        if node.tag in (_TAG + "timestamp", _TAG + "binary"):  # no setting is a date; the model reads the text
+        if node.tag not in _READ_TAGS:  # no setting is a date; the model reads the text
             return str(node.value)
         return self._yaml.constructor.construct_object(node)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-__all__ = ["Duration", "Settings", "parse_duration"]
+__all__ = ["Duration", "Settings", "Switchable", "parse_duration", "parse_switch"]
+
+_Part = TypeVar("_Part")
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
@@ -51,3 +53,22 @@ def _write_duration(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_write_duration, when_used="json")]
 """A timedelta that may be written as text: ``200ms``, ``5s``, ``1m30s``."""
+
+
+def parse_switch(value: object) -> object:
+    """Read the settings of a part that can be switched off; see `Switchable`.
+
+    >>> parse_switch(None), parse_switch(True), parse_switch(False)
+    ({}, {}, None)
+    """
+    if value is None or value is True:
+        return {}
+    return None if value is False else value
+
+
+Switchable = Annotated[_Part | None, BeforeValidator(parse_switch)]
+"""Settings of a part that ``false`` switches off, which makes them None.
+
+A key with nothing after it (``redact:``) means the part with its defaults, as in the Collector: nobody shall lose a
+protection by deleting the lines below it.
+"""

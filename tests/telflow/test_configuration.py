@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from telflow.configuration import ConfigurationError, Problem, dotted, load, read
+from telflow.configuration import ConfigurationError, Problem, dotted, from_options, load, read
+from telflow.errors import ConfigError
 from telflow.settings import Duration, Settings
 
 
@@ -50,6 +51,8 @@ class Example(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.level == "high" and self.either == 3:
+            raise ValueError("either: expected 1 or 2 where level is high, got 3")
         if self.level == "high" and self.wait is None:
             raise ValueError("expected wait where level is high, got none; add `wait: 5s`")
         return self
@@ -156,6 +159,9 @@ def test_a_plain_union_says_all_it_accepts() -> None:
 
 def test_a_rule_across_keys_speaks_for_itself() -> None:
     """`expected …, got …; hint` raised by a validator is taken apart."""
+    (problem,) = problems("level: high\neither: 3")
+    assert (problem.line, problem.column, problem.key) == (2, 9, "either")
+    assert (problem.expected, problem.got) == ("1 or 2 where level is high", "3")
     (problem,) = problems("level: high")
     assert (problem.expected, problem.got) == ("wait where level is high", "none")
     assert problem.hint == "add `wait: 5s`"
@@ -254,3 +260,24 @@ def test_dotted_paths() -> None:
     """Keys with dots between, list indices in brackets."""
     assert dotted(("a", 0, "b", "c")) == "a[0].b.c"
     assert dotted(()) == ""
+
+
+def test_options_of_a_command_are_named_as_on_the_command_line() -> None:
+    """All that are wrong, by the names the user typed; what was not given is left to the defaults."""
+    with pytest.raises(ConfigError) as caught:
+        from_options(Server, {"endpoint": "x", "max_bytes": 0, "mode": "fsat"}, {"max_bytes": "--max"})
+    assert str(caught.value).splitlines() == [
+        "--max: expected greater than or equal to 1, got 0",
+        "mode: expected one of fast, safe, got 'fsat'; did you mean fast?",
+    ]
+    with pytest.raises(ConfigError, match="endpoint: expected endpoint: text, got nothing"):
+        from_options(Server, {"mode": None})
+    assert from_options(Server, {"endpoint": "x", "max_bytes": None}) == Server(endpoint="x")
+
+
+def test_options_in_lists_and_mappings_keep_their_place() -> None:
+    """Down to the item."""
+    with pytest.raises(ConfigError, match=r"steps\[1\].port: expected a valid integer.*, got 'x'"):
+        from_options(Example, {"steps": ({"kind": "name", "name": "a"}, {"kind": "port", "port": "x"})})
+    with pytest.raises(ConfigError, match=r"^expected wait where level is high, got none"):
+        from_options(Example, {"level": "high"})

@@ -13,7 +13,7 @@ from annotated_types import Gt, Lt, MaxLen, MinLen
 from pydantic import Field, SecretStr
 
 from telflow.describe import describe_type, known_keys, nested_models, options
-from telflow.settings import Duration, Settings
+from telflow.settings import Duration, Settings, Switchable
 
 
 class Colour(enum.StrEnum):
@@ -37,6 +37,7 @@ class Outer(Settings):
     source: str = Field(default="", alias="from")
     flag: bool = False
     note: str | None = None
+    part: Switchable[Inner] = None
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,7 @@ def test_limits_are_part_of_the_words() -> None:
     assert rows.takes == "integer, at least 1, at most 10"
     assert rows.default is None
     assert rows.text == "How many."
+    assert options(Outer)[-1].takes == "mapping, or false"
 
 
 def test_defaults_are_written_as_in_a_file() -> None:
@@ -84,13 +86,14 @@ def test_defaults_are_written_as_in_a_file() -> None:
         "from": '""',
         "flag": "false",
         "note": "null",
+        "part": "false",
     }
 
 
 def test_models_below_a_key_are_found_in_unions_lists_and_mappings() -> None:
     """They are what the reference goes on with."""
     below = {o.key: o.models for o in options(Outer) if o.models}
-    assert below == {"inner": (Inner,), "parts": (Inner,), "named": (Inner,)}
+    assert below == {"inner": (Inner,), "parts": (Inner,), "named": (Inner,), "part": (Inner,)}
     assert list(nested_models(dict[str, list[Inner] | None])) == [Inner]
     assert known_keys(Outer)[5] == "from"
     assert list(nested_models(Literal["a"])) == []

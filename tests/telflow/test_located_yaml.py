@@ -19,6 +19,7 @@ from telflow.located_yaml import Place, read_yaml
         ("a: &x {b: 1}\ne: &y {f: 2}\nd: {<<: [*x, *y]}", {"a": {"b": 1}, "e": {"f": 2}, "d": {"b": 1, "f": 2}}),
         ("a: 2026-01-31", {"a": "2026-01-31"}),
         ("a: yes", {"a": "yes"}),
+        ("a: =", {"a": "="}),
     ],
 )
 def test_plain_yaml_is_read(text: str, value: Any) -> None:

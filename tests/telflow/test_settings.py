@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from telflow.settings import Duration, Settings
+from telflow.settings import Duration, Settings, Switchable
 
 DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
@@ -52,3 +52,17 @@ def test_settings_are_frozen_and_refuse_unknown_keys() -> None:
 def test_the_docstring_of_a_field_is_its_description() -> None:
     """The configuration reference is made of them."""
     assert Example.model_fields["wait"].description == "How long."
+
+
+class Switched(Settings):
+    part: Switchable[Example] = Example()
+    other: Switchable[Example] = None
+
+
+def test_a_part_is_off_only_when_it_is_said_to_be() -> None:
+    """`false` switches off; nothing after the key means the defaults, so that deleting lines removes no protection."""
+    assert Switched.model_validate({"part": False}).part is None
+    assert Switched.model_validate({"part": None}).part == Example()
+    assert Switched.model_validate({"other": True}).other == Example()
+    assert Switched.model_validate({"part": {"wait": "1s"}}).part == Example(wait=timedelta(seconds=1))
+    assert Switched().other is None
