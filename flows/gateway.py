@@ -1,0 +1,210 @@
+"""`gateway`: OTLP in, governed, aggregated, and out to any number of destinations.
+
+    receive → coalesce → partition by tenant → drop → edit → redact ─→ exporters, archive, console
+                                                                 │  └─→ span metrics ─→ (the same)
+                                                                 └ what could not be judged ─→ quarantine
+
+Every part is optional and built from `GatewaySettings`, which is what `telflow.yaml` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow, Stream, operator
+from bytewax.outputs import FixedPartitionedSink
+from pydantic import Field, StringConstraints
+
+from connectors.archive import ArchiveSettings, ArchiveSink
+from connectors.console import ConsoleSettings, ConsoleSink
+from connectors.intake_source import IntakeSource
+from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
+from connectors.quarantine import QuarantineSettings, QuarantineSink
+from operators import (
+    NO_KEY,
+    CoalesceSettings,
+    EditAttributesSettings,
+    FilterSettings,
+    RedactSettings,
+    SpanMetricsSettings,
+    coalesce,
+    edit_attributes,
+    filter_records,
+    partition,
+    redact,
+    span_metrics,
+    tap,
+)
+from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.batch import TelemetryBatch
+from telflow.condition import Condition
+from telflow.delivery.intake import Intake
+from telflow.governance import Redactor
+from telflow.settings import Duration, Settings, Switchable
+
+__all__ = ["GatewaySettings", "IntakeSettings", "ReceiversSettings", "build", "check", "deliver", "tenant_of"]
+
+Sink = FixedPartitionedSink[TelemetryBatch, Any]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]*$")]
+
+_EPOCH = timedelta(seconds=1)
+_ARCHIVE_EPOCH = timedelta(seconds=10)
+
+
+class ReceiversSettings(Settings):
+    """How data comes in."""
+
+    otlp: OtlpReceiverSettings = OtlpReceiverSettings()
+    """OTLP over gRPC and HTTP."""
+
+
+class IntakeSettings(Settings):
+    """What waits in memory between the receivers and the flow."""
+
+    max_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """Memory for received data; when it is spent, senders are told to come back later (UNAVAILABLE, 503)."""
+
+    retry_after: Duration = timedelta(seconds=1)
+    """When they are told to come back."""
+
+
+class GatewaySettings(Settings):
+    """A gateway. Every part is optional; without any, it redacts, makes span metrics and prints a summary."""
+
+    receivers: ReceiversSettings = ReceiversSettings()
+    """How data comes in."""
+
+    intake: IntakeSettings = IntakeSettings()
+    """What waits in memory."""
+
+    coalesce: Switchable[CoalesceSettings] = CoalesceSettings()
+    """Puts small requests together to batches of a size that is quick to work on; false: each request by itself."""
+
+    drop: tuple[Condition, ...] = ()
+    """Records that are not wanted: each that fits one of these conditions is dropped and counted."""
+
+    edit_attributes: Switchable[EditAttributesSettings] = None
+    """Adds, renames and removes attributes."""
+
+    redact: Switchable[RedactSettings] = RedactSettings()
+    """Removes personal data and secrets before anything leaves; false: what came in goes out."""
+
+    span_metrics: Switchable[SpanMetricsSettings] = SpanMetricsSettings()
+    """Makes request, error and duration metrics of spans; false: none."""
+
+    exporters: Mapping[Name, OtlpExporterSettings] = {}
+    """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
+
+    archive: ArchiveSettings | None = None
+    """Keeps everything as Delta tables, to be queried and replayed."""
+
+    console: Switchable[ConsoleSettings] = None
+    """Shows what goes out; on without being asked where there is no exporter and no archive."""
+
+    quarantine: QuarantineSettings = QuarantineSettings()
+    """Where records go that could not be redacted."""
+
+    recovery_dir: Path | None = None
+    """Folder in which the flow's state (open windows) survives a restart; null: a stop closes all windows."""
+
+    epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
+    """How often sinks flush and state is saved. By default 1s; 10s with an archive, whose every flush makes files."""
+
+    @property
+    def epoch_interval(self) -> timedelta:
+        """`epoch`, or the default for these parts."""
+        return self.epoch or (_EPOCH if self.archive is None else _ARCHIVE_EPOCH)
+
+
+def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER, flow_id: str = "gateway") -> Dataflow:
+    """Return the gateway's dataflow; the caller runs a receiver that fills `intake`.
+
+    It ends when `intake` is closed and empty.
+
+    Args:
+        settings: Which parts, and their options.
+        intake: Where received batches come from.
+        ledger: Where outcomes are counted.
+        flow_id: Name of the dataflow; recovery knows it by that.
+
+    Raises:
+        ConfigError: A part cannot be set up: a folder is not writable, a pattern does not compile.
+        ArchiveError: The archive is damaged.
+    """
+    flow = Dataflow(flow_id)
+    stream: Stream[TelemetryBatch] = op.input("receive", flow, IntakeSource(intake))
+    if settings.coalesce is not None:
+        by_signal = op.key_on("by_signal", stream, lambda batch: batch.signal.value)
+        stream = op.key_rm("coalesced", coalesce("coalesce", by_signal, settings.coalesce))
+    stream = op.key_rm("partitioned", partition("partition", stream, "tenant"))
+    for number, condition in enumerate(settings.drop):
+        options = FilterSettings(signals=condition.signals, reason=condition.reason)
+        stream = filter_records(f"drop_{number}", stream, condition.others, options, ledger)
+    if settings.edit_attributes is not None:
+        stream = edit_attributes("edit_attributes", stream, settings.edit_attributes)
+    if settings.redact is not None:
+        redacted = redact("redact", stream, settings.redact, ledger)
+        deliver("quarantine", redacted.quarantined, QuarantineSink(settings.quarantine, ledger=ledger))
+        stream = redacted.kept
+    if settings.span_metrics is not None:
+        # Without recovery nothing would bring open windows back after a stop, so they are closed early then.
+        metrics_settings = settings.span_metrics.model_copy(
+            update={"emit_on_eof": settings.span_metrics.emit_on_eof or settings.recovery_dir is None}
+        )
+        by_tenant = op.key_on("by_tenant", stream, tenant_of)
+        metrics = span_metrics("span_metrics", by_tenant, metrics_settings, ledger=ledger).metrics
+        stream = op.merge("with_metrics", stream, op.key_rm("metrics", metrics))
+    for number, (name, sink) in enumerate(_sinks(settings, ledger).items()):
+        deliver(name, stream, sink, copies=ledger if number else None)
+    return flow
+
+
+@operator
+def deliver(step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger | None = None) -> None:
+    """Hand batches to one of several sinks.
+
+    Args:
+        step_id: Unique ID.
+        up: Batches, each of one tenant. All sinks get the same objects.
+        sink: Where they go.
+        copies: Counts what the sink gets as copies, which all sinks but one of a stream get; None for that one.
+    """
+    if copies is not None:
+
+        def count(batch: TelemetryBatch) -> None:
+            copies.add_batch(Outcome.DERIVED, batch, component=step_id, reason="copy")
+
+        up = tap("copies", up, count)
+    op.output("write", op.key_on("by_tenant", up, tenant_of), sink)
+
+
+def check(settings: GatewaySettings) -> None:
+    """Find what only setting up the parts would find, without opening or writing anything.
+
+    Raises:
+        ConfigError: A pattern does not compile, a secret is missing.
+    """
+    if settings.redact is not None:
+        Redactor(settings.redact)
+
+
+def tenant_of(batch: TelemetryBatch) -> str:
+    """Return whose the records of a partitioned batch are; `NO_KEY` when that is unknown."""
+    if not batch.num_rows:
+        return NO_KEY
+    return batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py() or NO_KEY
+
+
+def _sinks(settings: GatewaySettings, ledger: Ledger) -> dict[str, Sink]:
+    sinks: dict[str, Sink] = {
+        f"export_{name}": OtlpSink(exporter, ledger=ledger) for name, exporter in settings.exporters.items()
+    }
+    if settings.archive is not None:
+        sinks["archive"] = ArchiveSink(settings.archive, ledger=ledger)
+    if settings.console is not None or not sinks:
+        sinks["console"] = ConsoleSink(settings.console, ledger=ledger)
+    return sinks
