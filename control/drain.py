@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any
 
-from bytewax.dataflow import Dataflow, Operator
+from bytewax.dataflow import Dataflow
 from bytewax.inputs import (
     DynamicSource,
     FixedPartitionedSource,
@@ -22,7 +22,9 @@ from bytewax.inputs import (
     StatelessSourcePartition,
 )
 
-__all__ = ["Drain", "drain_on_signal", "make_drainable"]
+from control.flow_steps import steps_of
+
+__all__ = ["Drain", "drain_on_signal", "make_drainable", "stop_sinks"]
 
 _LOOK = timedelta(milliseconds=250)
 """How often a source that sleeps for long looks whether it is to end."""
@@ -73,7 +75,9 @@ def drain_on_signal(drain: Drain) -> Iterator[None]:
 
 def make_drainable(flow: Dataflow, drain: Drain) -> None:
     """Wrap every source of `flow` so that it ends when `drain` is requested."""
-    for step in _steps(flow.substeps):
+    for step in steps_of(flow):
+        if step.substeps:  # an operator that was given the source; the engine's own is inside it
+            continue
         source = getattr(step, "source", None)
         if isinstance(source, FixedPartitionedSource):
             # Operators are frozen for flow authors; nothing has been built from this one yet.
@@ -82,10 +86,13 @@ def make_drainable(flow: Dataflow, drain: Drain) -> None:
             object.__setattr__(step, "source", _Dynamic(source, drain))
 
 
-def _steps(steps: Sequence[Operator]) -> Iterator[Operator]:
-    for step in steps:
-        yield step
-        yield from _steps(step.substeps)
+def stop_sinks(flow: Dataflow) -> None:
+    """Tell every sink that can be told (`OtlpSink`) not to wait for its destination for ever; safe in a handler."""
+    for step in steps_of(flow):
+        sink = getattr(step, "sink", None)
+        stop = getattr(getattr(sink, "inner", sink), "stop", None)
+        if callable(stop):
+            stop()
 
 
 class _Pace:

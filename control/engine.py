@@ -13,6 +13,7 @@ from control.exit_codes import FlowError, UnavailableError
 from control.flow_failure import explain
 from control.panic_noise import without_panic_noise
 from control.screen import ACTIVE
+from control.sink_guard import guard_sinks
 from telflow.errors import TelflowError
 
 __all__ = ["one_thread_per_library", "run_dataflow"]
@@ -53,9 +54,11 @@ def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: tim
     if recovery_dir is not None:
         _prepare_recovery(recovery_dir)
         recovery = RecoveryConfig(recovery_dir)
+    close_errors = guard_sinks(flow)
     try:
         with contextlib.nullcontext() if ACTIVE.debug else without_panic_noise():
             run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+        close_errors.raise_first()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the engine is no Exception

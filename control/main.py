@@ -10,9 +10,13 @@ from typing import Annotated
 import typer
 
 from control.exit_codes import ExitCode, code_of
+from control.generate import generate
 from control.graph import graph
+from control.query import query
+from control.replay import replay
 from control.run import run
 from control.screen import ACTIVE, Output
+from control.validate import validate
 from control.version import version
 from telflow.configuration import ConfigurationError
 from telflow.errors import TelflowError
@@ -50,7 +54,11 @@ def _telflow(
 
 
 app.command()(run)
+app.command()(validate)
 app.command()(graph)
+app.command()(generate)
+app.command()(query)
+app.command()(replay)
 app.command()(version)
 
 

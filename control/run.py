@@ -15,8 +15,14 @@ __all__ = ["run"]
 
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="FLOW", help="A Python file or a module; `:name` picks a flow not called `flow`.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[FLOW | SETTINGS.yaml]",
+            help="A settings file (the gateway), a Python file, or a module; `:name` picks a flow not called `flow`. "
+            "Without it: telflow.yaml if there is one, else a gateway with default settings.",
+            show_default=False,
+        ),
+    ] = None,
     recovery_dir: Annotated[
         Path | None,
         typer.Option(help="Keep the state of a module's flow here, so that it goes on where it stopped."),
@@ -28,6 +34,14 @@ def run(
 
     **Examples**
 
+    Run a gateway on ports 4317 and 4318 with default settings:
+
+        telflow run
+
+    Run a gateway from a settings file:
+
+        telflow run telflow.yaml
+
     Run your own flow: any Python file that defines `flow = Dataflow(...)`:
 
         telflow run flows/mine.py
@@ -37,16 +51,23 @@ def run(
         telflow run acme.pipelines:nightly
     """
     one_thread_per_library()
-    _run_module(target, recovery_dir, Screen(output))
+    from control.flow_file import is_settings_file
+
+    if target is None or is_settings_file(target):
+        from control.gateway_run import run_gateway
+
+        run_gateway(target, Screen(output))
+    else:
+        _run_module(target, recovery_dir, Screen(output))
 
 
 def _run_module(target: str, recovery_dir: Path | None, screen: Screen) -> None:
-    from control.drain import Drain, drain_on_signal, make_drainable
+    from control.drain import Drain, drain_on_signal, make_drainable, stop_sinks
     from control.engine import run_dataflow
     from control.flow_file import load_flow
 
     loaded = load_flow(target)
-    drain = Drain()
+    drain = Drain(on_request=lambda: stop_sinks(loaded.flow))
     make_drainable(loaded.flow, drain)
     with drain_on_signal(drain):
         run_dataflow(loaded.flow, recovery_dir=recovery_dir)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-__all__ = ["ACTIVE", "DebugOption", "Output", "OutputOption", "Screen", "table"]
+__all__ = ["ACTIVE", "DebugOption", "Output", "OutputOption", "Screen", "set_output", "table"]
 
 
 class Output(enum.StrEnum):
@@ -35,7 +35,8 @@ class _Active:
 ACTIVE = _Active()
 
 
-def _set_output(value: Output) -> Output:
+def set_output(value: Output) -> Output:
+    """Remember how the command writes, for the report of an error."""
     ACTIVE.output = value
     return value
 
@@ -47,7 +48,7 @@ def _set_debug(value: bool) -> bool:
 
 OutputOption = Annotated[
     Output,
-    typer.Option("--output", "-o", callback=_set_output, help="Write for people, or JSON for programs."),
+    typer.Option("--output", "-o", callback=set_output, help="Write for people, or JSON for programs."),
 ]
 DebugOption = Annotated[
     bool,

@@ -15,6 +15,7 @@ import bytewax.operators as op
 import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSourcePartition, StatelessSourcePartition
+from bytewax.outputs import DynamicSink, FixedPartitionedSink, StatefulSinkPartition, StatelessSinkPartition
 from bytewax.testing import TestingSink, TestingSource
 
 from control.drain import Drain, drain_on_signal, make_drainable
@@ -85,6 +86,76 @@ def test_a_recovery_folder_that_cannot_be_made() -> None:
     op.output("out", op.input("in", flow, TestingSource([1])), TestingSink([]))
     with pytest.raises(UnavailableError, match="recovery_dir: expected a directory that can be written, got /proc/"):
         run_dataflow(flow, recovery_dir=Path("/proc/telflow/state"))
+
+
+class _BadSink(FixedPartitionedSink[int, None]):
+    """Raises in the methods named."""
+
+    def __init__(self, *bad: str) -> None:
+        self.bad = bad
+
+    def list_parts(self) -> list[str]:
+        return ["only"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _BadPart:  # noqa: ARG002
+        return _BadPart(self.bad)
+
+
+class _BadPart(StatefulSinkPartition[int, None]):
+    def __init__(self, bad: tuple[str, ...]) -> None:
+        self.bad = bad
+
+    def _maybe(self, method: str) -> None:
+        if method in self.bad:
+            raise OSError(28, f"no space left in {method}")
+
+    def write_batch(self, values: list[int]) -> None:  # noqa: ARG002
+        self._maybe("write_batch")
+
+    def snapshot(self) -> None:
+        self._maybe("snapshot")
+
+    def close(self) -> None:
+        self._maybe("close")
+
+
+class _BadDynamic(DynamicSink[int]):
+    def __init__(self, *bad: str) -> None:
+        self.bad = bad
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _BadDynamicPart:  # noqa: ARG002
+        return _BadDynamicPart(self.bad)
+
+
+class _BadDynamicPart(StatelessSinkPartition[int]):
+    def __init__(self, bad: tuple[str, ...]) -> None:
+        self.inner = _BadPart(bad)
+
+    def write_batch(self, items: list[int]) -> None:
+        self.inner.write_batch(items)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.parametrize(
+    "bad", [("write_batch",), ("snapshot",), ("write_batch", "close"), ("snapshot", "close"), ("close",)]
+)
+def test_a_sink_that_fails_is_an_error_and_no_abort(bad: tuple[str, ...]) -> None:
+    """Bytewax alone aborts the process when closing raises too, and says nothing of the first error."""
+    flow = Dataflow("f")
+    op.output("out", op.key_on("key", op.input("in", flow, TestingSource([1])), str), _BadSink(*bad))
+    with pytest.raises(FlowError, match=f'in step "f.out"(?s:.)*no space left in {bad[0]}'):
+        run_dataflow(flow)
+
+
+@pytest.mark.parametrize("bad", [("write_batch",), ("write_batch", "close"), ("close",)])
+def test_a_sink_without_state_is_guarded_too(bad: tuple[str, ...]) -> None:
+    """The same for Bytewax's other kind of sink."""
+    flow = Dataflow("f")
+    op.output("out", op.input("in", flow, TestingSource([1])), _BadDynamic(*bad))
+    with pytest.raises(FlowError, match=f'in step "f.out"(?s:.)*no space left in {bad[0]}'):
+        run_dataflow(flow)
 
 
 class _Endless(FixedPartitionedSource[int, int]):

@@ -1,0 +1,49 @@
+"""The ledger as tables: what became of every record, and why some were lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from control.screen import table
+from telflow.accounting import Balance, Ledger, Outcome
+
+__all__ = ["account", "accounting_table", "loss_table", "totals"]
+
+_COLUMNS = ("received", "derived", "delivered", "dropped", "quarantined", "throttled", "in_flight")
+_LOSSES = (Outcome.DROPPED, Outcome.QUARANTINED, Outcome.THROTTLED)
+
+
+def account(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return a row per tenant and signal: received + derived = delivered + dropped + … + in flight."""
+    return [
+        {"tenant": tenant, "signal": signal.value, **{name: getattr(balance, name) for name in _COLUMNS}}
+        for (tenant, signal), balance in sorted(ledger.balance().items())
+    ]
+
+
+def totals(ledger: Ledger) -> Balance:
+    """Return the sums over all tenants and signals."""
+    balances = ledger.balance().values()
+    return Balance(**{name: sum(getattr(b, name) for b in balances) for name in _COLUMNS if name != "in_flight"})
+
+
+def accounting_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows of `account` as a table; columns in which nothing happened are left out."""
+    shown = [name for name in _COLUMNS if name in ("received", "delivered", "in_flight") or any(r[name] for r in rows)]
+    made = table("tenant", "signal", *(f"#{name.replace('_', ' ')}" for name in shown), title="Records")
+    for row in rows:
+        made.add_row(row["tenant"] or "-", row["signal"], *(f"{row[name]:,}" for name in shown))
+    return made
+
+
+def loss_table(ledger: Ledger) -> Table | None:
+    """Return which step dropped, quarantined or throttled records, and why; None when none did."""
+    rows = [row for row in ledger.rows() if row.outcome in _LOSSES]
+    if not rows:
+        return None
+    made = table("outcome", "step", "reason", "signal", "tenant", "#records", title="Not delivered")
+    for row in rows:
+        made.add_row(row.outcome, row.component, row.reason, row.signal, row.tenant or "-", f"{row.count:,}")
+    return made

@@ -1,0 +1,169 @@
+"""Runs a gateway: opens the receiver, runs the flow, drains on SIGTERM or Ctrl-C, and gives account at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bytewax.dataflow import Dataflow
+
+from connectors.otlp import BoundPorts, OtlpReceiver
+from control.account import account, accounting_table, loss_table, totals
+from control.drain import Drain, drain_on_signal, stop_sinks
+from control.engine import run_dataflow
+from control.exit_codes import LossError, UnavailableError
+from control.screen import ACTIVE, Output, Screen
+from control.target import settings_of
+from flows.gateway import GatewaySettings, build
+from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.intake import MemoryIntake
+from telflow.errors import ConfigError
+
+__all__ = ["Gateway", "run_gateway"]
+
+_STATUS_EVERY_S = 1.0
+
+
+class Gateway:
+    """A gateway in this process, for the command, the demo and tests."""
+
+    def __init__(self, settings: GatewaySettings, *, ledger: Ledger = LEDGER) -> None:
+        """Set up all parts; nothing is opened before `start`.
+
+        Raises:
+            ConfigError: A part cannot be set up.
+            UnavailableError: A folder cannot be written.
+        """
+        self.settings = settings
+        self._intake = MemoryIntake(
+            settings.intake.max_bytes, retry_after_s=settings.intake.retry_after.total_seconds()
+        )
+        self._receiver = OtlpReceiver(settings.receivers.otlp, self._intake, ledger=ledger)
+        with _outside():
+            self.flow: Dataflow = build(settings, self._intake, ledger=ledger)
+        self.drain = Drain(on_request=self._stop)
+
+    def start(self) -> BoundPorts:
+        """Open the receiver's ports.
+
+        Raises:
+            UnavailableError: A port is taken.
+        """
+        with _outside(always=True):
+            return self._receiver.start()
+
+    def run(self) -> None:
+        """Run the flow until `drain` is requested and everything received has left it; then close the ports."""
+        try:
+            run_dataflow(self.flow, recovery_dir=self.settings.recovery_dir, epoch=self.settings.epoch_interval)
+        finally:
+            self._intake.close()
+            self._receiver.stop()
+
+    def _stop(self) -> None:
+        self._intake.close()
+        stop_sinks(self.flow)
+
+
+def run_gateway(target: str | None, screen: Screen) -> None:
+    """Run a gateway until it is told to stop.
+
+    Args:
+        target: Its settings file; None: telflow.yaml if there is one, else default settings.
+        screen: Where to say what happens.
+
+    Raises:
+        ConfigurationError: The settings are wrong.
+        UnavailableError: A port is taken or a folder not writable.
+        LossError: After the drain, records are unaccounted for.
+    """
+    level = logging.INFO if ACTIVE.debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings, source = settings_of(target)
+    gateway = Gateway(settings)
+    with drain_on_signal(gateway.drain):
+        _announce(screen, settings, gateway.start(), source)
+        with _status_line(screen, gateway.drain):
+            gateway.run()
+    _give_account(screen, settings)
+
+
+def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, source: str) -> None:
+    otlp = settings.receivers.otlp
+    addresses = {
+        name: f"{part.endpoint.rpartition(':')[0]}:{port}"
+        for name, part, port in (("grpc", otlp.grpc, ports.grpc), ("http", otlp.http, ports.http))
+        if part is not None and port is not None
+    }
+    destinations = [f"{name} ({e.protocol}, {e.endpoint})" for name, e in settings.exporters.items()]
+    destinations += [f"archive ({settings.archive.path})"] if settings.archive else []
+    destinations += ["console"] if settings.console or not destinations else []
+    if screen.output is Output.JSON:
+        screen.result({"event": "started", "settings": source, **addresses, "destinations": destinations})
+        return
+    screen.note(f"telflow gateway, {source}")
+    for name, address in addresses.items():
+        screen.note(f"  OTLP/{name.upper() if name == 'http' else 'gRPC'} on {address}")
+    screen.note(f"  to {', '.join(destinations)}")
+    screen.note("  Ctrl-C drains and stops")
+
+
+@contextlib.contextmanager
+def _status_line(screen: Screen, drain: Drain) -> Iterator[None]:
+    """Keep one line with the current counts and rate on a terminal."""
+    if screen.output is Output.JSON or not screen.err.is_terminal:
+        yield
+        return
+    done = threading.Event()
+    with screen.err.status("waiting for data") as status:
+        thread = threading.Thread(target=_update, args=(status.update, done, drain), name="telflow-status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def _update(show: Callable[[str], Any], done: threading.Event, drain: Drain) -> None:
+    before, before_s = 0, time.monotonic()
+    while not done.wait(_STATUS_EVERY_S):
+        sums = totals(LEDGER)
+        now_s = time.monotonic()
+        rate = (sums.received - before) / (now_s - before_s)
+        before, before_s = sums.received, now_s
+        text = f"received {sums.received:,} ({rate:,.0f}/s)  delivered {sums.delivered:,}  in flight {sums.in_flight:,}"
+        text += f"  dropped {sums.dropped:,}" if sums.dropped else ""
+        text += f"  quarantined {sums.quarantined:,}" if sums.quarantined else ""
+        show(f"{'draining  ' if drain.requested else ''}{text}")
+
+
+def _give_account(screen: Screen, settings: GatewaySettings) -> None:
+    rows = account(LEDGER)
+    if screen.output is Output.JSON:
+        screen.result({"event": "stopped", "accounting": rows, "counts": list(LEDGER.rows())})
+    else:
+        for part in (accounting_table(rows), loss_table(LEDGER)):
+            if part is not None:
+                screen.err.print(part)
+    in_flight = totals(LEDGER).in_flight
+    if in_flight and settings.recovery_dir is None:
+        raise LossError(
+            f"drained, but {in_flight:,} records are unaccounted for; please report it with the table above"
+        )
+
+
+@contextlib.contextmanager
+def _outside(*, always: bool = False) -> Iterator[None]:
+    """Tell a setting that is wrong from a port or folder that cannot be used, which has an exit code of its own."""
+    try:
+        yield
+    except ConfigError as error:
+        if always or isinstance(error.__cause__, OSError):
+            raise UnavailableError(str(error)) from error
+        raise
