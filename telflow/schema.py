@@ -131,7 +131,9 @@ _EXEMPLAR = pa.struct(
     ]
 )
 
-_BUCKETS = pa.struct([_required("offset", pa.int32()), _required("bucket_counts", _list(pa.uint64()))])
+# The children are nullable like the struct they stand in: Arrow kernels that make a null struct make null children,
+# which Parquet refuses in required fields.
+_BUCKETS = pa.struct([pa.field("offset", pa.int32()), pa.field("bucket_counts", _list(pa.uint64()))])
 
 _QUANTILE = pa.struct([_required("quantile", pa.float64()), _required("value", pa.float64())])
 

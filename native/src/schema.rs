@@ -110,10 +110,12 @@ pub static EXEMPLAR: LazyLock<Fields> = LazyLock::new(|| {
     .into()
 });
 
+// Nullable like the struct they stand in: Arrow kernels that make a null struct make null children, which Parquet
+// refuses in required fields.
 pub static BUCKETS: LazyLock<Fields> = LazyLock::new(|| {
     vec![
-        required("offset", Int32),
-        required("bucket_counts", list(UInt64)),
+        nullable("offset", Int32),
+        nullable("bucket_counts", list(UInt64)),
     ]
     .into()
 });
