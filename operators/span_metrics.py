@@ -264,10 +264,10 @@ class SpanMetrics:
         service = extract_attribute(resources["attributes"], "service.name", pa.string())
         columns = [
             of_resource(resources["tenant"]),
-            of_resource(service.fill_null(_UNKNOWN_SERVICE)),
+            of_resource(_filled(service, _UNKNOWN_SERVICE)),
             records["name"],
             records["kind"],
-            records["status_code"].fill_null(_STATUS_UNSET),
+            _filled(records["status_code"], _STATUS_UNSET),
         ]
         for dimension in self._settings.dimensions:
             default = None if dimension.default is None else typed_scalar(dimension.default)
@@ -429,6 +429,10 @@ def _durations(records: pa.RecordBatch) -> Ints:
     start = records["start_time_unix_nano"].to_numpy()
     end = records["end_time_unix_nano"].to_numpy()
     return np.asarray((end - np.minimum(start, end)).view(np.int64))
+
+
+def _filled(column: pa.Array, value: pa.Scalar) -> pa.Array:
+    return column.fill_null(value) if column.null_count else column
 
 
 def _spell(prefix: str, names: Sequence[str], numbers: pa.Array) -> pa.Array:

@@ -280,7 +280,9 @@ class TumblingWindows:
         for start, chosen in _by_window(sifted.starts, self._length):
             # Windows without rows in this batch come in between, in order.
             yield from self._close(min(self._watermark, start + self._length - 1))
-            window = self._open.setdefault(start, Accumulator(self._measures))
+            window = self._open.get(start)
+            if window is None:
+                window = self._open[start] = Accumulator(self._measures)
             if chosen is None:
                 window.add(rows, values, slots=slots)
             else:
