@@ -327,4 +327,7 @@ def distinct_rows(columns: Sequence[pa.Array]) -> tuple[Ints, Ints]:
         coded = column.dictionary_encode(null_encoding="encode")
         pairs = pa.array(numbers * len(coded.dictionary) + coded.indices.to_numpy())
         numbers = pairs.dictionary_encode().indices.to_numpy().astype(np.int64)
-    return np.unique(numbers, return_index=True)[1].astype(np.int64), numbers
+    rows = np.arange(len(numbers))
+    first = np.empty(int(numbers.max(initial=-1)) + 1, np.int64)
+    first[numbers[::-1]] = rows[::-1]  # of several assignments to one place the last one stays
+    return first, numbers
