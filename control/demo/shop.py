@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from opentelemetry import propagate, trace
 from opentelemetry._logs import SeverityNumber
@@ -46,17 +46,30 @@ _ITEMS = ("teapot", "notebook", "lamp", "backpack", "headphones")
 _CARDS = ("4111111111111111", "5555555555554444", "378282246310005", "6011111111111117")
 _DECLINED_SHARE = 0.08
 
-PERSONAL_DATA = tuple(f"{f}.{n}@shop.example" for f, n in zip(_FIRST, _LAST, strict=True)) + _CARDS
+PERSONAL_DATA = tuple(f"{f}.{n}@shop.example" for f in _FIRST for n in _LAST) + _CARDS
 """Every e-mail address and card number the shop may let slip."""
 
 
 @dataclass
 class Sent:
-    """What the shop handed to the exporters."""
+    """What the shop handed to the exporters.
+
+    Attributes:
+        orders: Orders placed.
+        spans: Spans ended.
+        log_records: Log records written.
+        samples: The first personal value of each place: the place, the value, and the id (hex) of its span.
+    """
 
     orders: int = 0
     spans: int = 0
     log_records: int = 0
+    samples: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def sample(self, place: str, value: str, span: Span) -> None:
+        """Remember the first value of a place, to be looked up again behind the gateway."""
+        span_id = trace.format_span_id(span.get_span_context().span_id)
+        self.samples.setdefault(place, {"value": value, "span_id": span_id})
 
 
 class Service:
@@ -78,7 +91,7 @@ class Service:
             metrics = HttpMetricExporter(endpoint=f"{http}/v1/metrics")
             logs = HttpLogExporter(endpoint=f"{http}/v1/logs")
         self.name = name
-        self._sent = sent
+        self.sent = sent
         self._tracers = TracerProvider(resource=resource)
         self._tracers.add_span_processor(BatchSpanProcessor(spans, max_queue_size=65_536, max_export_batch_size=512))
         self._meters = MeterProvider([PeriodicExportingMetricReader(metrics, 60_000)], resource=resource)
@@ -94,13 +107,13 @@ class Service:
 
     def span(self, name: str, kind: SpanKind, start_unix_nano: int, headers: dict[str, str] | None = None) -> Span:
         """Start a span under the caller's context, which stands in its W3C headers."""
-        self._sent.spans += 1
+        self.sent.spans += 1
         context = propagate.extract(headers) if headers else None
         return self.tracer.start_span(name, context=context, kind=kind, start_time=start_unix_nano)
 
     def log(self, span: Span, unix_nano: int, severity: SeverityNumber, body: str, **attributes: str | int) -> None:
         """Write a log record that belongs to a span."""
-        self._sent.log_records += 1
+        self.sent.log_records += 1
         self._logger.emit(
             timestamp=unix_nano,
             context=trace.set_span_in_context(span),
@@ -143,6 +156,8 @@ def _pay(payment: Service, headers: dict[str, str], start: int, rng: random.Rand
             "card.declined", {"exception.message": f"card {card} was declined", "payment.provider": "acme"}, end
         )
         span.set_status(Status(StatusCode.ERROR, f"declined for {email}"))
+        payment.sent.sample("event attribute", f"card {card} was declined", span)
+        payment.sent.sample("status message", f"declined for {email}", span)
         payment.log(span, end, SeverityNumber.ERROR, f"charge failed: card {card} of {email}", payment_provider="acme")
     payment.end(span, start, end, "/charge")
     return end, not declined
@@ -153,7 +168,9 @@ def _checkout(
 ) -> tuple[int, bool]:
     span = checkout.span("POST /checkout", SpanKind.SERVER, start, headers)
     span.set_attributes({"http.request.method": "POST", "http.route": "/checkout", "cart.items": rng.randint(1, 5)})
-    span.set_attribute("http.request.header.authorization", ["Bearer " + rng.randbytes(18).hex()])
+    token = "Bearer " + rng.randbytes(18).hex()
+    span.set_attribute("http.request.header.authorization", [token])
+    checkout.sent.sample("array in an attribute", token, span)
     paying = start + rng.randint(2, 12) * NS_PER_MS
     call = checkout.span("charge card", SpanKind.CLIENT, paying, _headers(span))
     done, paid = _pay(payment, _headers(call), paying + NS_PER_MS, rng, email)
@@ -201,7 +218,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="seed of everything random")
     options = parser.parse_args()
     sent = place_orders(options.grpc, options.http, options.orders, options.seed, time.time_ns())
-    sys.stdout.write(json.dumps(vars(sent)) + "\n")
+    sys.stdout.write(json.dumps(asdict(sent)) + "\n")
 
 
 if __name__ == "__main__":
