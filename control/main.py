@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
 from control.generate import generate
 from control.graph import graph
@@ -59,6 +60,7 @@ app.command()(graph)
 app.command()(generate)
 app.command()(query)
 app.command()(replay)
+app.command()(demo)
 app.command()(version)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from rich.text import Text
 
 from connectors.archive import ArchiveSettings, query
 from connectors.otlp import (
-    GrpcServerSettings,
-    HttpServerSettings,
     NullOtlpServer,
     OtlpExporterSettings,
     OtlpReceiverSettings,
     OtlpSink,
 )
+from connectors.otlp.settings import GrpcServerSettings, HttpServerSettings
 from control.account import account, accounting_table, totals
 from control.demo import findings
 from control.drain import drain_on_signal
@@ -44,6 +44,7 @@ __all__ = ["run_demo"]
 
 _SHOP_TIMEOUT_S = 120
 _MINUTE_S = 60.0
+_WIDEST = 60
 _SQL = (
     "select service_name, count(*) as spans, sum(case when status_code = 2 then 1 else 0 end) as errors"
     " from traces group by service_name order by spans desc"
@@ -134,11 +135,13 @@ def _through_the_gateway(
     settings = GatewaySettings(
         receivers=ReceiversSettings(
             otlp=OtlpReceiverSettings(
-                grpc=GrpcServerSettings(endpoint="127.0.0.1:0"), http=HttpServerSettings(endpoint="127.0.0.1:0")
+                tenant="shop",
+                grpc=GrpcServerSettings(endpoint="127.0.0.1:0"),
+                http=HttpServerSettings(endpoint="127.0.0.1:0"),
             )
         ),
         # The shop places a minute's orders at once, so its spans arrive up to a minute out of order.
-        span_metrics=SpanMetricsSettings(temporality="delta", lateness="2m"),
+        span_metrics=SpanMetricsSettings(temporality="delta", lateness=timedelta(minutes=2)),
         exporters={"backend": OtlpExporterSettings(endpoint=f"127.0.0.1:{destination.grpc_port}")},
         archive=ArchiveSettings(path=archive),
     )
@@ -215,8 +218,10 @@ def _shown(
         )
     before_after = table("where", "before", "after", title="Personal data and secrets")
     for sample in samples:
-        before_after.add_row(sample.place, Text(sample.before), Text(sample.after))
-    asked = table(*(f"#{c}" if rows.schema[c].is_numeric() else c for c in rows.columns), title=f"SQL: {_SQL}")
+        before_after.add_row(sample.place, _short(sample.before), _short(sample.after))
+    asked = table(
+        *(f"#{c}" if rows.schema[c].is_numeric() else c for c in rows.columns), title="A query on the archive"
+    )
     for row in rows.iter_rows():
         asked.add_row(*(str(value) for value in row))
     twice = table("signal", "#archived", "#replayed", title="Replay of the archive")
@@ -226,8 +231,13 @@ def _shown(
     return [
         *(part for t in (accounting_table(account(ledger)), flow, red, before_after) for part in (t, "")),
         searched + (f"{len(leaked)} found" if leaked else "none found") + "\n",
+        f'telflow query "{_SQL}"',
         asked,
         "",
         twice,
         "",
     ]
+
+
+def _short(text: str) -> Text:
+    return Text(text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…")

@@ -198,9 +198,10 @@ def place_orders(grpc: str, http: str, orders: int, seed: int, now_unix_nano: in
             checkout, payment, headers=_headers(span), start=start + 3 * NS_PER_MS, rng=rng, email=email
         )
         end += rng.randint(1, 5) * NS_PER_MS
-        storefront.log(
-            span, end, SeverityNumber.INFO, f"order of a {item} for {email}: {'placed' if paid else 'failed'}"
-        )
+        body = f"order of a {item} for {email} {'placed' if paid else 'failed'}"
+        storefront.log(span, end, SeverityNumber.INFO, body)
+        sent.sample("span attribute", email, span)
+        sent.sample("log body", body, span)
         if not paid:
             span.set_status(Status(StatusCode.ERROR))
         storefront.end(span, start, end, "/order")

@@ -59,7 +59,7 @@ BLOCKS = _blocks()
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> None:
-    """Reader's path: files named in a first comment line are saved, Python runs, shell commands run, from one empty folder."""
+    """From one empty folder: files named in a first comment are saved, Python runs, shell commands run."""
     for block in (b for b in BLOCKS if b.document == document):
         if block.language in {"python", "yaml"}:
             named = re.match(r"# ([\w./-]+\.(?:py|yaml))\n", block.body)
