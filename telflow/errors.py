@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "BatchError",
@@ -14,6 +16,7 @@ __all__ = [
     "GovernanceError",
     "TelflowError",
     "UserFunctionError",
+    "describe_fault",
     "nearest",
 ]
 
@@ -75,6 +78,22 @@ class DecodeError(TelflowError):
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[str, int | None, str]]:
         return DecodeError, (self.reason, self.offset, self.path)
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return the kind of an unexpected exception and where it was raised, for a log line that must not hold data.
+
+    The message of an exception nobody foresaw may quote what was being worked on, so it is left out.
+
+    >>> try:
+    ...     int("a secret")
+    ... except ValueError as error:
+    ...     describe_fault(error).partition(" at ")[0]
+    'ValueError'
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    way = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-4:]))
+    return f"{type(error).__name__} at {way}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -20,7 +20,7 @@ from telflow.accounting import LEDGER, Ledger, Outcome, count_by_tenant
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, encode
 from telflow.delivery.retry import Backoff
-from telflow.errors import EncodeError
+from telflow.errors import EncodeError, describe_fault
 
 __all__ = ["OtlpSink", "connect"]
 
@@ -158,8 +158,7 @@ class _Delivery:
             except EncodeError:
                 self._drop(part, "not encodable")
             except Exception as error:  # noqa: BLE001 - one batch must not take the worker down
-                # The message of an unknown exception may quote the data, so only its kind is logged.
-                _LOG.error("%s: dropped %d records: %s", self._component, part.num_rows, type(error).__name__)
+                _LOG.error("%s: internal error %s", self._component, describe_fault(error))
                 self._drop(part, "internal error")
             else:
                 self._account(part, answer)

@@ -16,7 +16,7 @@ import grpc
 
 from connectors.otlp.protocol import RPC_METHODS, ExportHandler, ExportRequest, Refusal
 from connectors.otlp.settings import GrpcServerSettings, TlsServerSettings, split_address
-from telflow.errors import ConfigError
+from telflow.errors import ConfigError, describe_fault
 from telflow.schema import Signal
 
 __all__ = ["GrpcServer"]
@@ -122,8 +122,7 @@ class _ExportMethods:
             except Refusal as refusal:
                 _abort(context, refusal)
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
-                # The message of an unknown exception may quote the payload, so only its kind is logged.
-                _LOG.error("%s request from %s: internal error %s", signal, context.peer(), type(error).__name__)
+                _LOG.error("%s request from %s: internal error %s", signal, context.peer(), describe_fault(error))
                 _abort(context, Refusal.internal())
 
         return grpc.unary_unary_rpc_method_handler(export)

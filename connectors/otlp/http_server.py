@@ -18,7 +18,7 @@ from connectors.otlp.loop_thread import LoopThread
 from connectors.otlp.protocol import HTTP_PATHS, ExportHandler, ExportRequest, Refusal, status_bytes
 from connectors.otlp.settings import HttpServerSettings, TlsServerSettings, split_address
 from telflow.codec import Encoding
-from telflow.errors import ConfigError
+from telflow.errors import ConfigError, describe_fault
 
 __all__ = ["HttpServer"]
 
@@ -115,8 +115,7 @@ class HttpServer:
         except (asyncio.CancelledError, ConnectionError):
             raise  # the sender is gone
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
-            # The message of an unknown exception may quote the payload, so only its kind is logged.
-            _LOG.error("request from %s: internal error %s", request.remote, type(error).__name__)
+            _LOG.error("request from %s: internal error %s", request.remote, describe_fault(error))
             answer = Refusal.internal()
         # JSON for a sender that speaks neither encoding: a person may read it.
         encoding = encoding or "json"
