@@ -24,10 +24,12 @@ def decode(
     json: bool,
     tenants: list[str | None],
     limits: tuple[int, int, int],
+    schemas: tuple[pa.Schema, pa.Schema, pa.Schema],
 ) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, int]:
     """Records, resources and scopes of protobuf payloads or JSON texts, and how many unknown fields were skipped.
 
     `tenants` names the tenant of each payload, or is empty; `limits` are the fields of `telflow.codec.Limits`.
+    `schemas` are those of records, resources and scopes as `telflow.schema` has them.
 
     Raises:
         DecodeError: A payload is not what the official library reads, or is beyond a limit.

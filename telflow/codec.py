@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from telflow import _native
 from telflow.batch import TelemetryBatch
-from telflow.schema import Signal
+from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal
 
 __all__ = ["DEFAULT_LIMITS", "Encoding", "Limits", "decode", "decode_many", "encode", "encode_split"]
 
@@ -125,6 +125,7 @@ def decode_many(
         json,
         list(tenants or ()),
         (limits.payload_bytes, limits.expansion_bytes, limits.depth),
+        (RECORD_SCHEMAS[signal], RESOURCES, SCOPES),
     )
     return TelemetryBatch(signal, records, resources, scopes, unknown)
 

@@ -18,13 +18,13 @@ mod values;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrow_array::RecordBatch;
-use arrow_pyarrow::ToPyArrow;
+use arrow_array::{Array, RecordBatch, StructArray};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
 use crate::descriptor::Signal;
 use crate::error::ParseError;
+use crate::interchange::batch_to_python;
 use crate::json::decode_json;
 use crate::normalise::normalise_message;
 use crate::wire::Reader;
@@ -192,6 +192,9 @@ fn quick_as<R: Records>(
     })
 }
 
+/// What pyarrow calls the schemas of records, resources and scopes.
+type PySchemas<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+
 /// Records, resources, scopes, and how many unknown fields were skipped.
 type PyDecoded<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u64);
 
@@ -204,6 +207,7 @@ fn py_decode<'py>(
     json: bool,
     tenants: Vec<Option<PyBackedStr>>,
     limits: (usize, usize, u32),
+    schemas: PySchemas<'py>,
 ) -> PyResult<PyDecoded<'py>> {
     let signal = Signal::parse(signal)?;
     let (payload_bytes, expansion_bytes, depth) = limits;
@@ -224,10 +228,14 @@ fn py_decode<'py>(
             decode(signal, &payloads, &tenants, bounds)
         }
     })?;
+    // Telling pyarrow the schema anew would cost as much as decoding a hundred records.
     Ok((
-        decoded.records.to_pyarrow(py)?,
-        decoded.resources.to_pyarrow(py)?,
-        decoded.scopes.to_pyarrow(py)?,
+        batch_to_python(&StructArray::from(decoded.records).into_data(), &schemas.0)?,
+        batch_to_python(
+            &StructArray::from(decoded.resources).into_data(),
+            &schemas.1,
+        )?,
+        batch_to_python(&StructArray::from(decoded.scopes).into_data(), &schemas.2)?,
         decoded.unknown,
     ))
 }
