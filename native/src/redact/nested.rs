@@ -311,6 +311,11 @@ impl Pass<'_> {
         let parent = path.len();
         let key = key_of(message)?;
         let verdict = self.nested_verdict(key, path);
+        if let Some(rule) = verdict.rule.filter(|rule| self.engine.deletes(*rule)) {
+            self.count(self.engine.rules.len() as u16 + rule, place);
+            path.truncate(parent);
+            return Ok(Outcome::Removed);
+        }
         let mut out = Vec::with_capacity(message.len());
         let mut reader = Reader::new(message);
         let mut copied = 0;

@@ -428,6 +428,10 @@ impl Engine {
         out.extend(digits.take(self.hash_digits));
     }
 
+    pub fn deletes(&self, key_rule: u16) -> bool {
+        self.key_rules[key_rule as usize].action == Action::Delete
+    }
+
     /// What a key rule makes of a whole value; None when it keeps it.
     pub fn apply_key_rule(&self, rule: u16, content: &[u8]) -> Option<Outcome> {
         let rule = &self.key_rules[rule as usize];

@@ -46,8 +46,8 @@ pub fn ipv6(value: &[u8], mut f: impl FnMut(Found)) {
                     _ => return,
                 }
             }
-            // "::" alone and times such as "::1" in C++ names say nothing about anybody.
-            if text.iter().filter(|b| b.is_ascii_hexdigit()).count() > 1 {
+            // "::1" says nothing about anybody, and "a::b" is a name in C++ or Rust.
+            if text.iter().filter(|b| b.is_ascii_hexdigit()).count() > 2 {
                 f((start, start + text.len()));
             }
         },

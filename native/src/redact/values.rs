@@ -177,8 +177,10 @@ impl Pass<'_> {
         for row in 0..keys.len() {
             let key = &content[range(offsets, row)];
             let verdict = self.verdict(key);
-            if let (Some(rule), Some(place)) = (verdict.rule, value_place) {
-                let kind = values.kind(row);
+            let kind = values.kind(row);
+            // A whole KeyValue message brings its own key and is judged with the other messages.
+            let rule = verdict.rule.filter(|_| kind != Some(RAW));
+            if let (Some(rule), Some(place)) = (rule, value_place) {
                 let decided = match self.engine.apply_key_rule(rule, &values.content(row)) {
                     None => true,
                     Some(outcome) => {
@@ -327,6 +329,8 @@ impl Pass<'_> {
             match outcome {
                 Err(_) => failed.push(row as u32),
                 Ok(Outcome::Removed) => edits.entry(row).or_default().drop = true,
+                // What was found stands under a key whose rule keeps it.
+                Ok(Outcome::Replaced(clean)) if clean == message => {}
                 Ok(Outcome::Replaced(clean)) => edits.entry(row).or_default().bytes = Some(clean),
             }
         }
