@@ -133,6 +133,8 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
         self._tables: dict[Signal, ArchiveTable] = {}
         self._offsets: dict[Signal, int] = {}
         self._buffers: dict[Signal, list[TelemetryBatch]] = {signal: [] for signal in Signal}
+        self._rows = dict.fromkeys(Signal, 0)
+        self._bytes = dict.fromkeys(Signal, 0)
         self._oldest_s: float | None = None
         self._failed = False
         for signal in Signal:
@@ -174,10 +176,11 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
                 continue
             if self._oldest_s is None:
                 self._oldest_s = self._clock()
-            buffer = self._buffers[batch.signal]
-            buffer.append(batch)
-            full = sum(b.num_rows for b in buffer) >= self._settings.flush_rows
-            if full or sum(b.num_bytes for b in buffer) >= self._settings.flush_bytes:
+            self._buffers[batch.signal].append(batch)
+            self._rows[batch.signal] += batch.num_rows
+            self._bytes[batch.signal] += batch.num_bytes
+            full = self._rows[batch.signal] >= self._settings.flush_rows
+            if full or self._bytes[batch.signal] >= self._settings.flush_bytes:
                 self._flush(batch.signal)
         if self._oldest_s is not None:
             age_s = self._clock() - self._oldest_s
@@ -198,6 +201,7 @@ class _ArchivePartition(StatefulSinkPartition[TelemetryBatch, State]):
         self._tables[signal].append(rows, self._app_id, offset, after=offset)
         self._offsets[signal] = offset + rows.num_rows
         self._buffers[signal] = []
+        self._rows[signal] = self._bytes[signal] = 0
         for batch in batches:
             self._ledger.add_batch(Outcome.DELIVERED, batch, component=self._step_id)
 
