@@ -312,7 +312,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1) as flow:
             assert flow.stdout is not None
             assert flow.stdout.readline() == b"ready\n"
-            if kills < int(os.environ.get("TELFLOW_KILLS", "5")):
+            if kills < int(os.environ.get("TELFLOW_KILLS", "4")):
                 time.sleep(random_.uniform(0.2, 1.2))
                 flow.send_signal(signals.SIGKILL)
                 kills += flow.wait() == -signals.SIGKILL
