@@ -1,0 +1,275 @@
+"""The gateway's wiring: what goes in comes out where it should, governed, counted, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from bytewax.testing import run_main
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pydantic import ValidationError
+
+from connectors.archive import query
+from connectors.otlp import NullOtlpServer
+from connectors.quarantine import read_quarantine
+from flows.gateway import GatewaySettings, build, check, tenant_of
+from operators import NO_KEY
+from telflow import codec
+from telflow.accounting import Ledger, Outcome
+from telflow.batch import TelemetryBatch
+from telflow.configuration import ConfigurationError, read
+from telflow.delivery.intake import MemoryIntake, RequestMeta
+from telflow.errors import ConfigError
+from telflow.schema import Signal, ValueType
+from tests.batches import key_value
+from tests.same import assert_same_batch
+from tests.spans import EPOCH, SECOND, Span, spans_batch
+
+MESSAGES: dict[Signal, Any] = {
+    Signal.TRACES: ExportTraceServiceRequest,
+    Signal.METRICS: ExportMetricsServiceRequest,
+    Signal.LOGS: ExportLogsServiceRequest,
+}
+
+
+def logs(*bodies: str, tenant: str | None = "acme") -> TelemetryBatch:
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for body in bodies:
+        records.add(time_unix_nano=EPOCH, severity_number=9).body.string_value = body
+    return codec.decode(request.SerializeToString(), Signal.LOGS, tenant=tenant)
+
+
+def gauges(tenant: str | None = "acme") -> TelemetryBatch:
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.append(key_value("service.name", "shop"))
+    metric = resource.scope_metrics.add().metrics.add(name="queue.length", unit="1")
+    metric.gauge.data_points.add(time_unix_nano=EPOCH, as_int=7)
+    return codec.decode(request.SerializeToString(), Signal.METRICS, tenant=tenant)
+
+
+def run(batches: Sequence[TelemetryBatch], /, **settings: Any) -> Ledger:
+    """Run a gateway over the batches until all have left it; return its account."""
+    ledger, intake = Ledger(), MemoryIntake()
+    for batch in batches:
+        meta = RequestMeta(tenant_of(batch), batch.signal, "protobuf", EPOCH)
+        intake.append(batch, meta)
+        ledger.add_batch(Outcome.RECEIVED, batch, component="otlp")
+    intake.close()
+    run_main(
+        build(GatewaySettings.model_validate(settings), intake, ledger=ledger), epoch_interval=timedelta(seconds=1)
+    )
+    return ledger
+
+
+def counts(ledger: Ledger, outcome: Outcome) -> dict[tuple[str, str], int]:
+    return {(row.component, row.signal.value): row.count for row in ledger.rows() if row.outcome is outcome}
+
+
+def kept(server: NullOtlpServer, signal: Signal) -> list[TelemetryBatch]:
+    return [codec.decode(r.payload, r.signal, r.encoding) for r in server.kept if r.signal is signal]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
+def test_every_destination_gets_every_record_as_it_came(protocol: str, tmp_path: Path) -> None:
+    """All three signals, two exporters and an archive; the ledger calls all but one of them copies."""
+    sent = {
+        Signal.TRACES: spans_batch([Span(EPOCH + n, name=f"s{n}", attributes={"n": n}) for n in range(5)]),
+        Signal.METRICS: gauges(),
+        Signal.LOGS: logs("one", "two"),
+    }
+    with NullOtlpServer(keep=True) as a, NullOtlpServer(keep=True) as b:
+        ports = {"grpc": (a.grpc_port, b.grpc_port)}.get(protocol, (a.http_port, b.http_port))
+        names = ("first", "second")
+        ledger = run(
+            list(sent.values()),
+            exporters={
+                name: {"endpoint": f"127.0.0.1:{port}", "protocol": protocol}
+                for name, port in zip(names, ports, strict=True)
+            },
+            archive={"path": tmp_path / "archive"},
+            span_metrics=False,
+        )
+    for server in (a, b):
+        for signal, batch in sent.items():
+            (got,) = kept(server, signal)
+            expected = MESSAGES[signal].FromString(codec.encode(batch))
+            assert MESSAGES[signal].FromString(codec.encode(got)) == expected
+    assert query(tmp_path / "archive", "select count(*) as n from traces")["n"].to_list() == [5]
+    delivered = counts(ledger, Outcome.DELIVERED)
+    assert delivered["gateway.export_first.write", "traces"] == delivered["gateway.export_second.write", "traces"] == 5
+    assert delivered["gateway.archive.write", "logs"] == 2
+    assert counts(ledger, Outcome.DERIVED)["gateway.export_second", "traces"] == 5
+    assert all(balance.in_flight == 0 for balance in ledger.balance().values())
+
+
+def test_personal_data_leaves_nowhere(tmp_path: Path) -> None:
+    """By default, without a word about redaction in the settings."""
+    mail = "jane.roe@example.com"
+    spans = spans_batch([Span(EPOCH, name=f"mail {mail}", attributes={"user.email": mail})])
+    with NullOtlpServer(keep=True) as server:
+        run(
+            [spans, logs(f"sent to {mail}")],
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+            archive={"path": tmp_path / "archive"},
+        )
+    assert len(server.kept) == 3  # spans, logs, and the metrics of the spans
+    assert not any(mail.encode() in request.payload for request in server.kept)
+    for sql in ("select * from traces", "select * from logs", "select * from metrics"):
+        rows = query(tmp_path / "archive", sql).to_dicts()
+        assert rows
+        assert mail not in str(rows)
+
+
+def test_span_metrics_go_where_the_spans_go_and_count_as_derived() -> None:
+    """Open windows are closed when the gateway stops, since nothing would bring them back."""
+    spans = spans_batch([Span(EPOCH + n * SECOND, status=2 if n == 3 else None) for n in range(4)])
+    with NullOtlpServer(keep=True) as server:
+        ledger = run([spans], exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}})
+    metrics = TelemetryBatch.concat(kept(server, Signal.METRICS))
+    calls = metrics.filter(pa.array([name.endswith("calls") for name in metrics.records["name"].to_pylist()]))
+    status = calls.attribute("status.code").to_pylist()
+    assert dict(zip(status, calls.records["value_int"].to_pylist(), strict=True)) == {
+        "STATUS_CODE_UNSET": 3,
+        "STATUS_CODE_ERROR": 1,
+    }
+    assert counts(ledger, Outcome.DERIVED) == {("gateway.span_metrics", "metrics"): metrics.num_rows}
+    assert ledger.balance()["acme", Signal.METRICS].in_flight == 0
+
+
+def test_with_recovery_open_windows_wait_for_the_next_run(tmp_path: Path) -> None:
+    """A restart must not split a window in two: nothing of it is sent when the gateway stops."""
+    with NullOtlpServer(keep=True) as server:
+        exporters = {"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}}
+        run([spans_batch([Span(EPOCH)])], exporters=exporters, recovery_dir=tmp_path)
+    assert kept(server, Signal.METRICS) == []
+    assert len(kept(server, Signal.TRACES)) == 1
+
+
+def test_tenants_are_kept_apart(tmp_path: Path) -> None:
+    """A request of each, joined on the way, and one of nobody's; each archived and counted under its own name."""
+    batches = [logs("a", tenant="acme"), logs("b", "c", tenant="globex"), logs("d", tenant=None)]
+    ledger = run(batches, archive={"path": tmp_path})
+    rows = query(tmp_path, "select tenant, count(*) as n from logs group by tenant order by n desc, tenant").rows()
+    assert sorted(rows, key=str) == sorted([("acme", 1), ("globex", 2), (None, 1)], key=str)
+    delivered = {tenant: balance.delivered for (tenant, _), balance in ledger.balance().items()}
+    assert delivered == {"acme": 1, "globex": 2, "": 1}
+
+
+def test_unwanted_records_are_dropped_and_counted_by_their_reason() -> None:
+    """Each condition by its own; what fits none goes on."""
+    spans = spans_batch([Span(EPOCH, name=name) for name in ("GET /health", "GET /cart", "GET /health")])
+    with NullOtlpServer(keep=True) as server:
+        ledger = run(
+            [spans, logs("kept")],
+            drop=[{"names": ["* /health"], "reason": "health check"}, {"names": ["nothing"]}],
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+            span_metrics=False,
+        )
+    (got,) = kept(server, Signal.TRACES)
+    assert got.records["name"].to_pylist() == ["GET /cart"]
+    assert [batch.num_rows for batch in kept(server, Signal.LOGS)] == [1]
+    (dropped,) = [row for row in ledger.rows() if row.outcome is Outcome.DROPPED]
+    assert (dropped.component, dropped.reason, dropped.count) == ("gateway.drop_0", "health check", 2)
+
+
+def test_attributes_are_edited_before_they_are_redacted() -> None:
+    """What a rename moves is still found."""
+    spans = spans_batch([Span(EPOCH, attributes={"mail": "jane.roe@example.com", "old": 1})])
+    edits = [{"action": "rename", "names": {"mail": "contact"}}, {"action": "delete", "keys": ["old"]}]
+    with NullOtlpServer(keep=True) as server:
+        run(
+            [spans],
+            edit_attributes={"edits": edits},
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+            span_metrics=False,
+        )
+    (got,) = kept(server, Signal.TRACES)
+    assert [a["key"] for a in got.records["attributes"][0].as_py()] == ["contact"]
+    assert "@" not in str(got.records["attributes"].to_pylist())
+
+
+def test_what_cannot_be_judged_is_quarantined_and_nothing_else(tmp_path: Path) -> None:
+    """A record whose nested value is no AnyValue: it waits in its file, as it came; its neighbour goes on."""
+    batch = logs("fine", "broken")
+    bodies = batch.records["body"].to_pylist()
+    bodies[1] = {"type": int(ValueType.ARRAY), "str": None, "int": None, "double": None, "bool": None, "bytes": b"\xff"}
+    place = batch.records.schema.get_field_index("body")
+    body = pa.array(bodies, batch.records.schema.field("body").type)
+    broken = batch.with_records(batch.records.set_column(place, batch.records.schema.field(place), body))
+    with NullOtlpServer(keep=True) as server:
+        ledger = run(
+            [broken],
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+            quarantine={"path": tmp_path / "quarantine"},
+        )
+    (got,) = kept(server, Signal.LOGS)
+    assert [b["str"] for b in got.records["body"].to_pylist()] == ["fine"]
+    (held,) = read_quarantine(tmp_path / "quarantine")
+    assert_same_batch(held.compact(), broken.slice(1).compact())
+    balance = ledger.balance()["acme", Signal.LOGS]
+    assert (balance.received, balance.delivered, balance.quarantined, balance.in_flight) == (2, 1, 1, 0)
+
+
+def test_without_a_destination_the_console_shows_a_summary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The defaults do something a newcomer can see; with another destination it is silent unless asked for."""
+    run([logs("hello")], coalesce=False)
+    assert "hello" in capsys.readouterr().out
+    run([logs("hello")], archive={"path": tmp_path / "a"})
+    assert capsys.readouterr().out == ""
+    run([logs("hello")], archive={"path": tmp_path / "b"}, console={"format": "json"})
+    assert json.loads(capsys.readouterr().out)["resourceLogs"]
+
+
+def test_every_part_can_be_switched_off() -> None:
+    """What is left is a relay: the personal data in it goes out, because that was asked for."""
+    with NullOtlpServer(keep=True) as server:
+        run(
+            [logs("to jane.roe@example.com")],
+            coalesce=False,
+            redact=False,
+            span_metrics=False,
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+        )
+    assert b"jane.roe@example.com" in server.kept[0].payload
+
+
+@pytest.mark.parametrize(("archive", "epoch", "seconds"), [(None, None, 1), ("x", None, 10), ("x", "3s", 3)])
+def test_an_archive_makes_epochs_longer(archive: str | None, epoch: str | None, seconds: int) -> None:
+    """Every flush of an archive makes files; a stated epoch wins."""
+    settings = GatewaySettings.model_validate({"archive": archive and {"path": archive}, "epoch": epoch})
+    assert settings.epoch_interval == timedelta(seconds=seconds)
+
+
+def test_a_key_without_settings_keeps_the_protection() -> None:
+    """`redact:` with nothing behind it is redaction with its defaults; only false is none."""
+    assert read("redact:\n", GatewaySettings).redact is not None
+    assert read("redact: false\n", GatewaySettings).redact is None
+    with pytest.raises(ConfigurationError, match="did you mean exporters"):
+        read("exporter: {}\n", GatewaySettings)
+    with pytest.raises(ValidationError):
+        GatewaySettings.model_validate({"exporters": {"bad name.": {"endpoint": "x:1"}}})
+
+
+def test_what_only_setting_up_would_find_is_found_by_check() -> None:
+    """A pattern that does not compile, before anything is started."""
+    check(GatewaySettings())
+    bad = GatewaySettings.model_validate({"redact": {"patterns": [{"name": "mine", "pattern": "("}]}})
+    with pytest.raises(ConfigError):
+        check(bad)
+
+
+def test_the_tenant_of_a_batch() -> None:
+    """Of its records, not of resources that none of them uses."""
+    batch = spans_batch([Span(EPOCH, tenant="a", service="x"), Span(EPOCH, tenant="b", service="y")])
+    assert tenant_of(batch.slice(1)) == "b"
+    assert tenant_of(TelemetryBatch.empty(Signal.LOGS)) == NO_KEY
+    assert tenant_of(logs("x", tenant=None)) == NO_KEY
