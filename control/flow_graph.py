@@ -60,22 +60,31 @@ class FlowGraph:
     edges: tuple[Edge, ...]
 
 
-def flow_graph(flow: Dataflow) -> FlowGraph:
-    """Return the steps and streams of a flow."""
+_PLUMBING = ("key_on", "key_rm")
+
+
+def flow_graph(flow: Dataflow, *, plumbing: bool = False) -> FlowGraph:
+    """Return the steps and streams of a flow.
+
+    Args:
+        flow: The dataflow.
+        plumbing: Show also the steps that only put a key on an item or take it off.
+    """
     rendered = to_rendered(flow).substeps
-    port_of = {port.port_id: (i, port.port_name) for i, step in enumerate(rendered) for port in step.out_ports}
-    edges = [
-        Edge(start, end, name if len(rendered[start].out_ports) > 1 else "")
-        for end, step in enumerate(rendered)
-        for port in step.inp_ports
-        for port_id in port.from_port_ids
-        for start, name in [port_of[port_id]]
-    ]
-    steps = tuple(
-        Step(r.step_id, r.step_name, _operator(step, r), _kind(r))
-        for step, r in zip(flow.substeps, rendered, strict=True)
-    )
-    return FlowGraph(flow.flow_id, steps, tuple(dict.fromkeys(edges)))
+    origins: dict[str, tuple[int, str]] = {}  # an output's port → the shown step it comes from, and which output
+    steps: list[Step] = []
+    edges: list[Edge] = []
+    for step, parts in zip(flow.substeps, rendered, strict=True):
+        sources = [origins[port_id] for port in parts.inp_ports for port_id in port.from_port_ids]
+        if parts.op_type in _PLUMBING and not plumbing:
+            origins |= {port.port_id: sources[0] for port in parts.out_ports}
+            continue
+        number = len(steps)
+        steps.append(Step(parts.step_id, parts.step_name, _operator(step, parts), _kind(parts)))
+        edges += [Edge(start, number, label) for start, label in sources]
+        several = len(parts.out_ports) > 1
+        origins |= {port.port_id: (number, port.port_name if several else "") for port in parts.out_ports}
+    return FlowGraph(flow.flow_id, tuple(steps), tuple(dict.fromkeys(edges)))
 
 
 def _operator(step: Operator, rendered: RenderedOperator) -> str:

@@ -41,6 +41,7 @@ def graph(
         Path | None, typer.Option("--to", "-t", help="Write to this file, not to standard output.", show_default=False)
     ] = None,
     direction: Annotated[_Direction, typer.Option(help="Which way the data flows in the picture.")] = _Direction.DOWN,
+    plumbing: Annotated[bool, typer.Option("--plumbing", help="Show also steps that only handle keys.")] = False,
     output: OutputOption = Output.HUMAN,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
@@ -70,7 +71,7 @@ def graph(
     from control.svg import to_svg
     from control.target import flow_of
 
-    drawn = flow_graph(flow_of(target))
+    drawn = flow_graph(flow_of(target), plumbing=plumbing)
     if format is None:
         format = _Format.SVG if to is not None and to.suffix.lower() == ".svg" else _Format.MERMAID  # noqa: A001
     down = direction is _Direction.DOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bytewax.dataflow import Dataflow
 
@@ -50,5 +51,13 @@ def flow_of(target: str | None) -> Dataflow:
     """
     if target is None or is_settings_file(target):
         settings, _ = settings_of(target)
-        return build(settings, MemoryIntake())
+        with TemporaryDirectory(prefix="telflow-") as folder:  # sinks make theirs when they are built
+            return build(_elsewhere(settings, Path(folder)), MemoryIntake())
     return load_flow(target).flow
+
+
+def _elsewhere(settings: GatewaySettings, folder: Path) -> GatewaySettings:
+    """Return the settings with all that is written below another folder."""
+    archive = settings.archive and settings.archive.model_copy(update={"path": folder / "archive"})
+    quarantine = settings.quarantine.model_copy(update={"path": folder / "quarantine"})
+    return settings.model_copy(update={"archive": archive, "quarantine": quarantine})

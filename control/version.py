@@ -13,7 +13,18 @@ _SHOWN = ("bytewax", "pyarrow", "polars", "deltalake", "grpcio", "opentelemetry-
 
 
 def version(output: OutputOption = Output.HUMAN, debug: DebugOption = False) -> None:  # noqa: ARG001
-    """Show the versions of telflow and of what it stands on."""
+    """Show the versions of telflow and of what it stands on.
+
+    **Examples**
+
+    For a report:
+
+        telflow version
+
+    For a program:
+
+        telflow version --output json
+    """
     from telflow import _native
 
     versions = {"telflow": _native.__version__, "python": platform.python_version(), "platform": platform.platform()}

@@ -63,6 +63,17 @@ def test_a_graph_has_the_steps_the_author_wrote() -> None:
     }
 
 
+def test_steps_that_only_handle_keys_are_left_out() -> None:
+    """Their streams run through; they are shown when asked for."""
+    flow = Dataflow("keyed")
+    keyed = op.key_on("key", halve("halve", op.input("in", flow, TestingSource([1]))).high, str)
+    op.output("out", op.key_rm("plain", keyed), TestingSink([]))
+    graph = flow_graph(flow)
+    assert [s.name for s in graph.steps] == ["in", "halve", "out"]
+    assert graph.edges == (Edge(0, 1, ""), Edge(1, 2, "high"))
+    assert [s.name for s in flow_graph(flow, plumbing=True).steps] == ["in", "halve", "key", "plain", "out"]
+
+
 @pytest.mark.parametrize("down", [True, False])
 def test_mermaid_names_every_step_and_stream(down: bool) -> None:
     """In the direction asked for."""

@@ -1,0 +1,121 @@
+"""`telflow query` and `telflow replay` over a small archive."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from connectors.archive import ArchiveSettings, ArchiveSink, query
+from connectors.generator import GeneratorSettings, generate_batches
+from connectors.otlp import NullOtlpServer
+from control.exit_codes import ExitCode
+from telflow.schema import Signal
+from tests.command import Command
+
+RECORDS = 1200
+START = 1_750_000_000_000_000_000
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1200 records of two tenants, all signals, one a millisecond from 2025-06-15T15:06:40Z on."""
+    path = tmp_path_factory.mktemp("archive") / "archive"
+    part = ArchiveSink(ArchiveSettings(path=path)).build_part("archive", "archive-000", None)
+    settings = GeneratorSettings(total_records=RECORDS, batch_records=200, tenants=2, start_time_unix_nano=START)
+    part.write_batch(list(generate_batches(settings)))
+    part.close()
+    return path
+
+
+def test_a_table_for_people(archive: Path, telflow: Command) -> None:
+    """Numbers to the right; rows that are left out are counted."""
+    sql = "select service_name, count(*) as spans from traces group by 1 order by 1"
+    done = telflow("query", sql, "--archive", str(archive), "--rows", "2")
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["service_name", "spans"]
+    assert len(lines) == 3
+    assert done.err == "3 more rows; --rows 5 shows all\n"
+
+
+def test_json_and_csv_for_programs(archive: Path, telflow: Command) -> None:
+    """Whole; identifiers in hexadecimal, lists as JSON in CSV."""
+    sql = "select trace_id, name, attributes from traces order by start_time_unix_nano limit 3"
+    rows = telflow("query", sql, "-a", str(archive), "--output", "json").json
+    assert len(rows) == 3
+    assert len(rows[0]["trace_id"]) == 32
+    assert rows[0]["attributes"][0]["key"]
+    table = list(csv.DictReader(io.StringIO(telflow("query", sql, "-a", str(archive), "-o", "csv").out)))
+    assert [row["trace_id"] for row in table] == [row["trace_id"] for row in rows]
+    assert table[0]["attributes"].startswith('[{"key": ')
+
+
+def test_wrong_sql_and_a_missing_archive_are_told(archive: Path, telflow: Command) -> None:
+    """With what there is."""
+    done = telflow("query", "select nme from traces", "-a", str(archive))
+    assert done.code == ExitCode.FAILURE
+    assert "nme" in done.err
+    done = telflow("query", "select 1 from traces", "-o", "json")
+    assert done.error["type"] == "ArchiveError"
+    assert "telflow-data/archive" in done.error["message"]
+
+
+def test_the_archive_of_telflow_yaml_is_the_default(archive: Path, telflow: Command, tmp_path: Path) -> None:
+    """Nobody types its path twice."""
+    (tmp_path / "telflow.yaml").write_text(f"archive: {{path: {archive}}}\n")
+    assert telflow("query", "select count(*) as n from logs", "-o", "json").json == [{"n": 400}]
+
+
+def test_a_replay_delivers_what_was_read(archive: Path, telflow: Command, tmp_path: Path) -> None:
+    """Into another archive, and the counts agree."""
+    done = telflow("replay", "-a", str(archive), "--to", f"archive:{tmp_path / 'copy'}", "--output", "json")
+    assert done.code == 0
+    assert (done.json["read"], done.json["delivered"], done.json["stopped"]) == (RECORDS, RECORDS, False)
+    count = "select count(*) as n from metrics"
+    assert query(tmp_path / "copy", count).item() == query(archive, count).item()
+
+
+def test_a_replay_selects(archive: Path, telflow: Command) -> None:
+    """By signal, tenant, service and time; over OTLP."""
+    with NullOtlpServer(keep=True) as server:
+        to = f"http://127.0.0.1:{server.http_port}"
+        arguments = ["--signal", "traces", "--tenant", "tenant-1", "--service", "cart"]
+        times = ["--start", "2025-06-15", "--end", "2025-06-15T15:06:40.100Z"]
+        done = telflow("replay", "-a", str(archive), "--to", to, *arguments, *times)
+    assert done.code == 0
+    assert done.out.startswith("replayed ")
+    assert {request.signal for request in server.kept} == {Signal.TRACES}
+
+
+def test_the_console_shows_a_replay(archive: Path, telflow: Command) -> None:
+    """Data on standard output."""
+    done = telflow("replay", "-a", str(archive), "--to", "console", "--signal", "logs")
+    assert "logs: 400 records" in done.out
+
+
+def test_a_destination_that_refuses_is_a_loss(archive: Path, telflow: Command) -> None:
+    """Exit code 5, and the table says why."""
+    with NullOtlpServer(grpc=None) as server:  # there is no /nowhere/v1/logs
+        to = f"http://127.0.0.1:{server.http_port}/nowhere"
+        done = telflow("replay", "-a", str(archive), "--to", to, "--signal", "logs")
+    assert done.code == ExitCode.LOSS
+    assert "refused (HTTP 404)" in done.out
+    assert "400 of 400 records were not delivered" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--start", "yesterday"], "--start"),
+        (["--start", "2025-01-02", "--end", "2025-01-01"], "expected start before end"),
+        (["--signal", "spans"], "signals[0]: expected one of traces, metrics, logs, got 'spans'"),
+        (["--rate", "0"], "rate: expected greater than 0"),
+    ],
+)
+def test_wrong_options_are_told(arguments: list[str], said: str, archive: Path, telflow: Command) -> None:
+    """Before anything is read."""
+    done = telflow("replay", "-a", str(archive), "--to", "console", *arguments)
+    assert done.code == ExitCode.USAGE
+    assert said in done.err
