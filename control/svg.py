@@ -113,13 +113,24 @@ def _edge(
     style = 'fill="none" stroke="#7c8798" stroke-width="1.5" marker-end="url(#arrow)"'
     parts = [f'<path d="{_curve(points, down=down)}" {style}/>']
     if edge.label:
-        # Before the arrow, where streams that part have parted.
         wide = len(edge.label) * _DETAIL_PX * _CHARACTER + 8
-        x, y = points[1]
-        x, y = (x, y - 20) if down else (x - wide / 2 - 12, y)
+        joined = sum(other.end == edge.end for other in graph.edges) > 1 and not layout.routes[number]
+        if joined:  # near the start, before streams that join have joined
+            x, y = _on_curve(points[0], points[1], 0.4, down=down)
+        else:  # before the arrow, where streams that part have parted
+            x, y = points[1]
+            x, y = (x, y - 20) if down else (x - wide / 2 - 12, y)
         parts.append(f'<rect x="{x - wide / 2:.1f}" y="{y - 8:.1f}" width="{wide:.1f}" height="16" fill="#ffffff"/>')
         parts.append(_text(x, y + 4, edge.label, _DETAIL_PX, "#5d6878"))
     return parts
+
+
+def _on_curve(start: _Point, end: _Point, t: float, *, down: bool) -> _Point:
+    """Return the point of `_curve`'s cubic between two points at parameter `t`."""
+    sway = 3 * (1 - t) * t * t + t**3  # the control points share their end's place across the flow
+    run = 1.5 * (1 - t) * t + t**3  # and lie halfway along it
+    along, across = (run, sway) if not down else (sway, run)
+    return start[0] + (end[0] - start[0]) * along, start[1] + (end[1] - start[1]) * across
 
 
 def _curve(points: list[_Point], *, down: bool) -> str:
