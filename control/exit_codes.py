@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Self
 
 from telflow.configuration import ConfigurationError
 from telflow.errors import ConfigError, TelflowError
@@ -11,24 +12,32 @@ __all__ = ["ExitCode", "FlowError", "LossError", "UnavailableError", "code_of"]
 
 
 class ExitCode(enum.IntEnum):
-    """What the command's exit status says."""
+    """What the command's exit status says.
 
-    OK = 0
-    """Done. A gateway that was told to stop has drained; nothing was lost."""
-    FAILURE = 1
-    """The command could not do its work; the message says why."""
-    USAGE = 2
-    """The command line or a configuration file is wrong; nothing was started."""
-    FLOW = 3
-    """A user's flow cannot be loaded, or its code raised an error; the message names file, line and step."""
-    UNAVAILABLE = 4
-    """Something outside is not usable: a port is taken, a directory not writable, an endpoint does not answer."""
-    LOSS = 5
-    """It ran to its end, but records were dropped, refused or are unaccounted for; the table says which."""
-    BUG = 70
-    """An error telflow did not expect; it prints the traceback. Please report it."""
-    INTERRUPTED = 130
-    """Ctrl-C ended a command that had nothing to drain."""
+    Attributes:
+        meaning: When a command ends with it.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """Make a member of a number and its meaning."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = 0, "Done. A gateway that was told to stop has drained; nothing was lost."
+    FAILURE = 1, "The command could not do its work; the message says why."
+    USAGE = 2, "The command line or a configuration file is wrong; nothing was started."
+    FLOW = 3, "A user's flow cannot be loaded, or its code raised an error; the message names file, line and step."
+    UNAVAILABLE = (
+        4,
+        "Something outside is not usable: a port is taken, a directory not writable, an endpoint does not answer.",
+    )
+    LOSS = 5, "It ran to its end, but records were dropped, refused or are unaccounted for; the table says which."
+    BUG = 70, "An error telflow did not expect; it prints the traceback. Please report it."
+    INTERRUPTED = 130, "Ctrl-C ended a command that had nothing to drain."
 
 
 class FlowError(TelflowError):

@@ -99,7 +99,7 @@ class GatewaySettings(Settings):
     exporters: Mapping[Name, OtlpExporterSettings] = {}
     """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
 
-    archive: ArchiveSettings | None = None
+    archive: Switchable[ArchiveSettings] = None
     """Keeps everything as Delta tables, to be queried and replayed."""
 
     console: Switchable[ConsoleSettings] = None

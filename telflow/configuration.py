@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from telflow.describe import describe_type, known_keys, nested_models
 from telflow.errors import ConfigError, nearest
 from telflow.located_yaml import Document, Loc, Place, read_yaml
+from telflow.settings import FROM_FILE
 
 __all__ = ["ConfigurationError", "Problem", "dotted", "from_options", "load", "read"]
 
@@ -240,7 +241,7 @@ class _Found:
 
 def _validate(model: type[_Model], value: dict[str, Any], document: Document) -> _Model:
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=FROM_FILE)
     except ValidationError as error:
         # A variable's value was read as YAML; where text is wanted it is text, as in the Collector (PASSWORD=123456).
         changed = False
@@ -250,7 +251,7 @@ def _validate(model: type[_Model], value: dict[str, Any], document: Document) ->
                 changed |= _replace(value, loc, document.variables[loc])
         if not changed:
             raise
-        return model.model_validate(value)
+        return model.model_validate(value, context=FROM_FILE)
 
 
 def _replace(value: Any, loc: Loc, text: str) -> bool:

@@ -7,16 +7,16 @@ import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from telflow.settings import parse_switch
+from telflow.settings import format_duration, parse_switch
 
 __all__ = ["Option", "describe_type", "known_keys", "nested_models", "options"]
 
@@ -29,6 +29,8 @@ _WORDS: dict[Any, str] = {
     Path: "path",
     SecretStr: "text (secret)",
     timedelta: "duration",
+    datetime: "time",
+    AwareDatetime: "time with its zone",
     type(None): "null",
     Any: "anything",
     dict: "mapping",
@@ -122,13 +124,13 @@ def _limits(metadata: Sequence[Any]) -> list[str]:
     for limit in metadata:
         match limit:
             case Ge():
-                found.append(f"at least {limit.ge}")
+                found.append(f"at least {_bound(limit.ge)}")
             case Gt():
-                found.append(f"more than {limit.gt}")
+                found.append(f"more than {_bound(limit.gt)}")
             case Le():
-                found.append(f"at most {limit.le}")
+                found.append(f"at most {_bound(limit.le)}")
             case Lt():
-                found.append(f"less than {limit.lt}")
+                found.append(f"less than {_bound(limit.lt)}")
             case MinLen():
                 found.append(f"at least {limit.min_length} long")
             case MaxLen():
@@ -136,6 +138,10 @@ def _limits(metadata: Sequence[Any]) -> list[str]:
             case _:
                 pass
     return found
+
+
+def _bound(value: object) -> str:
+    return format_duration(value) if isinstance(value, timedelta) else str(value)
 
 
 def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str | None:
@@ -146,6 +152,8 @@ def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str | None:
         return None
     if value is None and describe_type(field.annotation, field.metadata).endswith(", or false"):
         return "false"
+    if isinstance(value, (set, frozenset)):  # an order that does not change from run to run
+        value = tuple(sorted(value))
     shown = model.model_construct(**{name: value}).model_dump(mode="json", include={name}, warnings=False)[name]
     return _yaml(shown)
 

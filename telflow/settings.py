@@ -6,9 +6,9 @@ import re
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationInfo
 
-__all__ = ["Duration", "Settings", "Switchable", "parse_duration", "parse_switch"]
+__all__ = ["FROM_FILE", "Duration", "Settings", "Switchable", "format_duration", "parse_duration", "parse_switch"]
 
 _Part = TypeVar("_Part")
 
@@ -41,8 +41,12 @@ def parse_duration(value: object) -> object:
     return timedelta(seconds=sum(float(n) * _UNITS_S[unit] for n, unit in _PART.findall(text)))
 
 
-def _write_duration(value: timedelta) -> str:
-    """Write with the largest unit that needs no fraction, so that `parse_duration` reads the same value back."""
+def format_duration(value: timedelta) -> str:
+    """Write with the largest unit that needs no fraction, so that `parse_duration` reads the same value back.
+
+    >>> format_duration(timedelta(seconds=90))
+    '90s'
+    """
     micros = value // timedelta(microseconds=1)
     for unit in ("d", "h", "m", "s", "ms"):
         size = round(_UNITS_S[unit] * 1_000_000)
@@ -51,24 +55,23 @@ def _write_duration(value: timedelta) -> str:
     return f"{micros}us"
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_write_duration, when_used="json")]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")]
 """A timedelta that may be written as text: ``200ms``, ``5s``, ``1m30s``."""
 
 
-def parse_switch(value: object) -> object:
-    """Read the settings of a part that can be switched off; see `Switchable`.
-
-    >>> parse_switch(None), parse_switch(True), parse_switch(False)
-    ({}, {}, None)
-    """
-    if value is None or value is True:
+def parse_switch(value: object, info: ValidationInfo) -> object:
+    """Read the settings of a part that can be switched off; see `Switchable`."""
+    if value is True or (value is None and FROM_FILE.items() <= (info.context or {}).items()):
         return {}
     return None if value is False else value
 
 
 Switchable = Annotated[_Part | None, BeforeValidator(parse_switch)]
-"""Settings of a part that ``false`` switches off, which makes them None.
+"""Settings of a part that ``false`` in a file, or None in Python, switches off.
 
-A key with nothing after it (``redact:``) means the part with its defaults, as in the Collector: nobody shall lose a
-protection by deleting the lines below it.
+In a file a key with nothing after it (``redact:``) means the part with its defaults, as in the Collector: nobody shall
+lose a protection by deleting the lines below it.
 """
+
+FROM_FILE = {"from_file": True}
+"""Validation context of settings that come from a file, where an empty value is no decision."""

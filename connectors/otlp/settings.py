@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from telflow.delivery.retry import RetrySettings
-from telflow.settings import Duration, Settings
+from telflow.settings import Duration, Settings, Switchable
 
 __all__ = [
     "Address",
@@ -127,11 +127,11 @@ class HttpServerSettings(Settings):
 class OtlpReceiverSettings(Settings):
     """Receives OTLP from SDKs, Collectors and other gateways."""
 
-    grpc: GrpcServerSettings | None = GrpcServerSettings()
-    """OTLP over gRPC; null: not served."""
+    grpc: Switchable[GrpcServerSettings] = GrpcServerSettings()
+    """OTLP over gRPC; false: not served."""
 
-    http: HttpServerSettings | None = HttpServerSettings()
-    """OTLP over HTTP; null: not served."""
+    http: Switchable[HttpServerSettings] = HttpServerSettings()
+    """OTLP over HTTP; false: not served."""
 
     tenant: str | None = Field(default=None, min_length=1)
     """Whose data it is when the request does not say; null: nobody's."""
@@ -169,7 +169,7 @@ class OtlpExporterSettings(Settings):
     timeout: Duration = Field(default=timedelta(seconds=10), gt=timedelta())
     """A request not answered after this time has failed and may be repeated."""
 
-    tls: TlsClientSettings | None = None
+    tls: Switchable[TlsClientSettings] = None
     """How to use TLS, which an ``https://`` endpoint turns on too; plain text when neither is given."""
 
     max_request_bytes: int | None = Field(default=None, ge=1024)

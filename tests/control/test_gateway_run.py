@@ -123,7 +123,7 @@ def test_people_see_addresses_destinations_and_the_account(telflow: Command, tmp
     free = socket.create_server(("127.0.0.1", 0))
     port = free.getsockname()[1]
     free.close()
-    text = f'receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:{port}"}}, http: null}}}}\narchive: {{path: data}}\n'
+    text = f'receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:{port}"}}, http: false}}}}\narchive: {{path: data}}\n'
     (tmp_path / "mine.yaml").write_text(text + "console: {max_rows: 0}\n")
 
     def act() -> None:

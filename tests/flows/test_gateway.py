@@ -253,6 +253,9 @@ def test_a_key_without_settings_keeps_the_protection() -> None:
     """`redact:` with nothing behind it is redaction with its defaults; only false is none."""
     assert read("redact:\n", GatewaySettings).redact is not None
     assert read("redact: false\n", GatewaySettings).redact is None
+    assert read("receivers: {otlp: {grpc: }}\n", GatewaySettings).receivers.otlp.grpc is not None
+    with pytest.raises(ConfigurationError, match=r"archive\.path is missing"):
+        read("archive:\n", GatewaySettings)
     with pytest.raises(ConfigurationError, match="did you mean exporters"):
         read("exporter: {}\n", GatewaySettings)
     with pytest.raises(ValidationError):

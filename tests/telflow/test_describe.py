@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from annotated_types import Gt, Lt, MaxLen, MinLen
-from pydantic import Field, SecretStr
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import AwareDatetime, Field, SecretStr
 
 from telflow.describe import describe_type, known_keys, nested_models, options
 from telflow.settings import Duration, Settings, Switchable
@@ -38,6 +38,7 @@ class Outer(Settings):
     flag: bool = False
     note: str | None = None
     part: Switchable[Inner] = None
+    colours: frozenset[Colour] = frozenset(Colour)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,8 @@ class Outer(Settings):
         (Any, "anything"),
         (bytes, "text"),
         (complex, "complex"),
+        (AwareDatetime | None, "time with its zone, or null"),
+        (Annotated[timedelta, Ge(timedelta(seconds=90)), Le(timedelta(hours=1))], "duration, at least 90s, at most 1h"),
         (list[Annotated[int, Gt(0), Lt(9)]], "list of integer, more than 0, less than 9"),
         (Annotated[str, MinLen(1), MaxLen(5)], "text, at least 1 long, at most 5 long"),
     ],
@@ -71,7 +74,7 @@ def test_limits_are_part_of_the_words() -> None:
     assert rows.takes == "integer, at least 1, at most 10"
     assert rows.default is None
     assert rows.text == "How many."
-    assert options(Outer)[-1].takes == "mapping, or false"
+    assert options(Outer)[-2].takes == "mapping, or false"
 
 
 def test_defaults_are_written_as_in_a_file() -> None:
@@ -87,6 +90,7 @@ def test_defaults_are_written_as_in_a_file() -> None:
         "flag": "false",
         "note": "null",
         "part": "false",
+        "colours": "[blue, red]",
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from telflow.settings import Duration, Settings, Switchable
+from telflow.settings import FROM_FILE, Duration, Settings, Switchable
 
 DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
@@ -60,9 +60,10 @@ class Switched(Settings):
 
 
 def test_a_part_is_off_only_when_it_is_said_to_be() -> None:
-    """`false` switches off; nothing after the key means the defaults, so that deleting lines removes no protection."""
+    """In a file nothing after the key means the defaults, so that deleting lines removes no protection."""
     assert Switched.model_validate({"part": False}).part is None
-    assert Switched.model_validate({"part": None}).part == Example()
+    assert Switched.model_validate({"part": None}, context=FROM_FILE).part == Example()
+    assert Switched(part=None).part is None
     assert Switched.model_validate({"other": True}).other == Example()
     assert Switched.model_validate({"part": {"wait": "1s"}}).part == Example(wait=timedelta(seconds=1))
     assert Switched().other is None
