@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from connectors.otlp.grpc_server import GrpcServer
 from connectors.otlp.http_server import HttpServer
-from connectors.otlp.protocol import ExportRequest, Refusal, resolve_tenant
+from connectors.otlp.reception import Reception
 from connectors.otlp.settings import OtlpReceiverSettings
-from telflow.accounting import LEDGER, Ledger, Outcome
-from telflow.codec import decode
-from telflow.delivery.intake import Intake, Overloaded, RequestMeta
-from telflow.errors import ConfigError, DecodeError
+from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.intake import Intake
+from telflow.errors import ConfigError
 
 __all__ = ["BoundPorts", "OtlpReceiver"]
 
@@ -54,7 +53,7 @@ class OtlpReceiver:
             now_unix_nano: The clock of arrival times.
         """
         self._name = name
-        handler = _Reception(settings, intake, name, ledger, now_unix_nano)
+        handler = Reception(intake, tenant=settings.tenant, component=name, ledger=ledger, now_unix_nano=now_unix_nano)
         header, reuse_port = settings.tenant_header, settings.reuse_port
         self._grpc = self._http = None
         if settings.grpc is not None:
@@ -84,44 +83,3 @@ class OtlpReceiver:
             self._grpc.stop(grace_s)
         if self._http is not None:
             self._http.stop(grace_s)
-
-
-class _Reception:
-    """The `ExportHandler` of a receiver."""
-
-    def __init__(
-        self,
-        settings: OtlpReceiverSettings,
-        intake: Intake,
-        name: str,
-        ledger: Ledger,
-        now_unix_nano: Callable[[], int],
-    ) -> None:
-        self._tenant = settings.tenant
-        self._intake = intake
-        self._name = name
-        self._ledger = ledger
-        self._now_unix_nano = now_unix_nano
-
-    def admit(self, payload_bytes: int) -> None:
-        try:
-            self._intake.admit(payload_bytes)
-        except Overloaded as error:
-            raise Refusal.overloaded(error) from None
-
-    def handle(self, request: ExportRequest) -> bytes:
-        tenant = resolve_tenant(request.tenant, self._tenant)
-        self.admit(len(request.payload))
-        try:
-            batch = decode(request.payload, request.signal, request.encoding, tenant=tenant)
-        except DecodeError as error:
-            raise Refusal.undecodable(error) from None
-        if batch.num_rows:
-            arrival = self._now_unix_nano()
-            meta = RequestMeta(tenant, request.signal, request.encoding, arrival, request.peer)
-            try:
-                self._intake.append(batch, meta, request.payload)
-            except Overloaded as error:
-                raise Refusal.overloaded(error) from None
-            self._ledger.add(Outcome.RECEIVED, batch.signal, tenant, batch.num_rows, component=self._name)
-        return b""

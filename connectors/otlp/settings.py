@@ -98,8 +98,9 @@ class GrpcServerSettings(Settings):
     max_request_bytes: int = Field(default=20 * _MIB, ge=4 * _MIB)
     """Largest request, uncompressed; a larger one is refused with RESOURCE_EXHAUSTED."""
 
-    threads: int = Field(default=4, ge=1)
-    """Requests handled at a time; more wait in their connections."""
+    threads: int = Field(default=16, ge=1)
+    """Requests handled at a time; more wait in their connections. Those that wait for one another are decoded together,
+    so more threads than cores are of use."""
 
     tls: TlsServerSettings | None = None
     """Serve over TLS; plain text when not set."""
@@ -117,7 +118,7 @@ class HttpServerSettings(Settings):
     read_timeout: Duration = Field(default=timedelta(seconds=30), gt=timedelta())
     """A request whose body has not arrived completely after this time is refused with 408."""
 
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=8, ge=1)
     """Requests decompressed and decoded at a time; more wait."""
 
     tls: TlsServerSettings | None = None

@@ -21,7 +21,7 @@ __all__ = ["Intake", "MemoryIntake", "Overloaded", "RequestMeta"]
 
 @dataclass(frozen=True, slots=True)
 class RequestMeta:
-    """What is known of a request beside its records.
+    """What is known of a request besides its records.
 
     Attributes:
         tenant: Whose data it is; None when unknown.
@@ -29,6 +29,7 @@ class RequestMeta:
         encoding: How its payload was written.
         arrival_time_unix_nano: When it had arrived completely.
         peer: The sender's address.
+        payload: The request's uncompressed bytes, for an intake that keeps them.
     """
 
     tenant: str | None
@@ -36,6 +37,7 @@ class RequestMeta:
     encoding: Literal["protobuf", "json"]
     arrival_time_unix_nano: int
     peer: str = ""
+    payload: bytes = b""
 
 
 class Overloaded(DeliveryError):  # noqa: N818 - a state of the receiver that passes, said to the sender as such
@@ -56,13 +58,12 @@ class Intake(Protocol):
         """
         ...
 
-    def append(self, batch: TelemetryBatch, meta: RequestMeta, payload: bytes | None = None) -> None:
-        """Take over responsibility for `batch`; the sender may be told that it is safe.
+    def append(self, batch: TelemetryBatch, *requests: RequestMeta) -> None:
+        """Take over responsibility for `batch`; its senders may be told that it is safe.
 
         Args:
-            batch: What `payload` decodes to.
-            meta: Where it came from.
-            payload: The request's uncompressed bytes, for an intake that keeps them.
+            batch: What the requests hold, together and in this order.
+            requests: Where it came from; one or more, of one signal and encoding.
 
         Raises:
             Overloaded: There is no room; nothing was taken.
@@ -122,7 +123,7 @@ class MemoryIntake:
         if self._held_bytes + payload_bytes > self._max_bytes:
             raise Overloaded("the receiver's memory budget is spent", retry_after_s=self._retry_after_s)
 
-    def append(self, batch: TelemetryBatch, meta: RequestMeta, payload: bytes | None = None) -> None:  # noqa: ARG002
+    def append(self, batch: TelemetryBatch, *requests: RequestMeta) -> None:  # noqa: ARG002 - of use to a log
         """See `Intake.append`."""
         size = batch.num_bytes
         with self._changed:
