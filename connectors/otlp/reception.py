@@ -2,8 +2,8 @@
 
 Decoding and every later step have a cost per batch besides that per record, so under load requests are decoded
 together, as a database commits together: the first thread to come works at once, what arrives meanwhile is one batch
-for the thread after it. Nobody waits for others to come. Measured with requests of 512 spans, eight senders: a third
-less CPU time than decoding each by itself and joining the batches later.
+for the thread after it. Nobody waits for others to come. Eight requests of 512 spans decoded together take a bit over
+half the CPU time of decoding each and joining the batches (measured).
 """
 
 from __future__ import annotations
