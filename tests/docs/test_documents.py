@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-_BLOCK = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-# Commands that need no run here because a test of their own runs them.
-_COVERED_ELSEWHERE = {
-    "make": "tests/test_makefile.py, or running this very suite",
-    "telflow run": "tests/control/test_gateway_process.py keeps a gateway up and stops it",
-}
+_BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+# Setting up a checkout: what runs these tests has done it.
+_NOT_HERE = {"make", "git", "cd", "source"}
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Block:
 
     document: Path
     line: int
+    section: int
     language: str
-    info: str
     body: str
 
     def __str__(self) -> str:
@@ -42,7 +44,8 @@ def _blocks() -> list[Block]:
         text = document.read_text()
         for m in _BLOCK.finditer(text):
             line = text.count("\n", 0, m.start()) + 1
-            found.append(Block(document, line, m["language"], m["info"].strip(), m["body"]))
+            section = text.count("\n## ", 0, m.start())
+            found.append(Block(document, line, section, m["language"], m["body"]))
     return found
 
 
@@ -59,21 +62,88 @@ BLOCKS = _blocks()
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> None:
-    """From one empty folder: files named in a first comment are saved, Python runs, shell commands run."""
-    for block in (b for b in BLOCKS if b.document == document):
-        if block.language in {"python", "yaml"}:
+    """From one empty folder: files named in a first comment are saved, Python runs, shell commands run.
+
+    A gateway that a section starts runs until the section ends; then it is told to stop and must end with 0.
+    """
+    with ExitStack() as gateways, _Session(tmp_path) as session:
+        section = 0
+        for block in (b for b in BLOCKS if b.document == document):
+            if block.section != section:
+                gateways.close()
+                section = block.section
             named = re.match(r"# ([\w./-]+\.(?:py|yaml))\n", block.body)
             if named:
-                (tmp_path / named[1]).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / named[1]).write_text(block.body)
             if block.language == "python":
-                target = named[1] if named else "snippet.py"
-                (tmp_path / target).write_text(block.body)
-                _run([sys.executable, target], tmp_path, block)
-        elif block.language == "sh":
-            for command in _commands(block.body):
-                if not any(command == c or command.startswith(f"{c} ") for c in ("make", "git", "cd")):
-                    _run(["bash", "-euo", "pipefail", "-c", command], tmp_path, block)
+                session.run(block)
+            elif block.language == "sh":
+                for command in _commands(block.body):
+                    if re.fullmatch(r"telflow run( \S+\.yaml)?", command):
+                        gateways.enter_context(_gateway(command.split(), tmp_path, block))
+                    elif command.split()[0] not in _NOT_HERE:
+                        _run(["bash", "-euo", "pipefail", "-c", command], tmp_path, block)
+
+
+class _Session:
+    """One Python process for all snippets of a document, as a reader would type them into one."""
+
+    _LOOP = (
+        "import json, sys, traceback\n"
+        "out, names = sys.stdout, {'__name__': '__main__'}\n"
+        "sys.stdout = sys.stderr\n"
+        "for line in sys.stdin:\n"
+        "    try:\n"
+        "        exec(compile(json.loads(line), '<snippet>', 'exec'), names)\n"
+        "        said = ''\n"
+        "    except BaseException:\n"
+        "        said = traceback.format_exc()\n"
+        "    print(json.dumps(said), file=out, flush=True)\n"
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self._python = subprocess.Popen(
+            [sys.executable, "-c", self._LOOP],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._python.communicate(timeout=60)
+
+    def run(self, block: Block) -> None:
+        assert self._python.stdin is not None
+        assert self._python.stdout is not None
+        self._python.stdin.write(json.dumps(block.body) + "\n")
+        self._python.stdin.flush()
+        error = json.loads(self._python.stdout.readline())
+        assert not error, f"{block}: {error}"
+
+
+@contextmanager
+def _gateway(command: list[str], folder: Path, block: Block) -> Iterator[None]:
+    """Run a gateway on its default ports, which only one test at a time may do."""
+    with (Path(tempfile.gettempdir()) / "telflow-default-ports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = subprocess.Popen(
+            [*command, "--output", "json"], cwd=folder, env=_environment(), stdout=subprocess.PIPE
+        )
+        try:
+            assert running.stdout is not None
+            assert b"started" in running.stdout.readline(), f"{block}: {command}"
+            yield
+            running.terminate()
+            assert running.wait(60) == 0, f"{block}: {command}"
+        finally:
+            running.kill()
+            running.communicate()
 
 
 def _commands(body: str) -> list[str]:
