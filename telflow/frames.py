@@ -47,7 +47,7 @@ def fit_column(values: pa.Array, field: pa.Field, path: str) -> pa.Array:
     """
     if values.null_count and not field.nullable:
         raise BatchError(f"column {path}: expected no nulls, got {values.null_count}")
-    if pa.types.is_list(field.type) and not pa.types.is_nested(values.type):
+    if pa.types.is_list(field.type) and not isinstance(values, pa.ListArray | pa.LargeListArray):
         raise BatchError(f"column {path}: expected {field.type}, got {values.type}")
     if pa.types.is_list(field.type):
         return _fit_list(values, field, path)

@@ -1,7 +1,7 @@
 """Rows of record batches, through the native kernels: choosing, joining, comparing, measuring them.
 
 Works on any record batch of the types `telflow.schema` uses. pyarrow's own `filter` and `take` rebuild nested columns
-value by value; these copy runs of rows (bench/bench_rows.py has the figures).
+value by value; these copy runs of rows (bench/bench_concat.py has the figures).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from telflow.errors import BatchError
+from telflow.memory import reuse_large_blocks
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ _PAYLOADS = PayloadCache(64 * 1024 * 1024)
 
 def pickled(batch: TelemetryBatch) -> bytes:
     """Return what a batch is pickled as; the same bytes each time."""
+    reuse_large_blocks()
     return _PAYLOADS.get(batch, lambda: _pack(batch))
 
 
@@ -107,6 +109,7 @@ def unpickled(payload: bytes) -> tuple[Signal, Tables, int]:
     Raises:
         BatchError: The other process runs a version with other columns.
     """
+    reuse_large_blocks()
     signal, fingerprint, unknown_fields, parts = _unpack(payload)
     if fingerprint != _FINGERPRINTS[signal]:
         raise BatchError(f"{signal}: a batch came from a telflow with other columns: run one version in a cluster")

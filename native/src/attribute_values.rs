@@ -6,15 +6,19 @@ use arrow_array::{
     Array, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StructArray,
     UInt8Array,
 };
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer};
+use arrow_buffer::{
+    ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer,
+};
 use arrow_data::ArrayData;
 use arrow_schema::{ArrowError, DataType};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::attributes::{child, Attributes, Texts, ABSENT};
-use crate::builders::{BitWriter, Offsets};
+use crate::builders::{too_large, BitWriter};
+use crate::column::part;
 use crate::interchange::{array_to_python, batch_from_python, refused};
+use crate::rows::span;
 use crate::text;
 
 /// `telflow.schema.ValueType`.
@@ -157,14 +161,17 @@ impl<'a> ItemValues<'a> {
     /// 0, the empty value, also where there is no value at all.
     #[inline]
     fn kind(&self, item: usize) -> u8 {
-        if self.kinds.is_null(item) {
-            0
-        } else {
-            self.kinds.value(item)
+        match self.kinds.nulls() {
+            Some(nulls) if nulls.is_null(item) => 0,
+            _ => self.kinds.value(item),
         }
     }
 
     fn texts(&self, found: &[u32]) -> PyResult<ArrayData> {
+        let is_text = |item: &u32| *item == ABSENT || self.kind(*item as usize) == kind::STRING;
+        if found.iter().all(is_text) {
+            return self.plain_texts(found).map_err(refused);
+        }
         byte_values(found, |item, out| {
             match self.kind(item) {
                 kind::STRING => out.extend_from_slice(self.text.get(item).map_err(refused)?),
@@ -178,6 +185,42 @@ impl<'a> ItemValues<'a> {
             }
             Ok(true)
         })
+    }
+
+    /// What `texts` gives when all values found are text, the usual case.
+    fn plain_texts(&self, found: &[u32]) -> Result<ArrayData, ArrowError> {
+        let mut ends: Vec<i32> = Vec::with_capacity(found.len() + 1);
+        let mut total = 0;
+        ends.push(0);
+        for &item in found {
+            if item != ABSENT {
+                let (start, end) = span(self.text.offsets, item as usize)?;
+                total += end - start;
+            }
+            ends.push(total as i32);
+        }
+        if total > i32::MAX as usize {
+            return Err(too_large());
+        }
+        // Short texts are copied as one piece of 16 bytes, and the next text overwrites what was too much.
+        let mut bytes = vec![0u8; total + 16];
+        let mut at = 0;
+        for &item in found.iter().filter(|item| **item != ABSENT) {
+            let (start, end) = span(self.text.offsets, item as usize)?;
+            let length = end - start;
+            let source = self.text.bytes.get(start..).unwrap_or_default();
+            let target = &mut bytes[at..];
+            match (source.first_chunk::<16>(), target.first_chunk_mut::<16>()) {
+                (Some(from), Some(to)) if length <= 16 => *to = *from,
+                _ => target[..length].copy_from_slice(part(source, 0, length)?),
+            }
+            at += length;
+        }
+        bytes.truncate(total);
+        let valid = BooleanBuffer::collect_bool(found.len(), |row| found[row] != ABSENT);
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+        let nulls = Some(NullBuffer::new(valid));
+        Ok(BinaryArray::try_new(offsets, Buffer::from_vec(bytes), nulls)?.into_data())
     }
 
     fn binaries(&self, found: &[u32]) -> PyResult<ArrayData> {
@@ -245,16 +288,20 @@ fn byte_values(
     found: &[u32],
     write: impl Fn(usize, &mut Vec<u8>) -> PyResult<bool>,
 ) -> PyResult<ArrayData> {
-    let (mut offsets, mut valid) = (Offsets::new(found.len()), BitWriter::new(found.len()));
+    let mut ends: Vec<i32> = Vec::with_capacity(found.len() + 1);
+    let mut valid = BitWriter::new(found.len());
     let mut bytes = Vec::with_capacity(found.len() * 16);
+    ends.push(0);
     for &item in found {
-        let before = bytes.len();
         let is_some = item != ABSENT && write(item as usize, &mut bytes)?;
         valid.push(u64::from(is_some), 1);
-        offsets.push(bytes.len() - before).map_err(refused)?;
+        ends.push(bytes.len() as i32);
+    }
+    if bytes.len() > i32::MAX as usize {
+        return Err(refused(too_large()));
     }
     let nulls = NullBuffer::new(BooleanBuffer::new(valid.finish(), 0, found.len()));
-    let offsets = offsets.finish().map_err(refused)?;
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
     let array = BinaryArray::try_new(offsets, Buffer::from_vec(bytes), Some(nulls));
     Ok(array.map_err(refused)?.into_data())
 }

@@ -29,8 +29,8 @@ pub struct Attributes<'a> {
 /// Text or bytes, one value per row.
 #[derive(Clone, Copy)]
 pub struct Texts<'a> {
-    offsets: &'a [i32],
-    bytes: &'a [u8],
+    pub offsets: &'a [i32],
+    pub bytes: &'a [u8],
 }
 
 impl<'a> Texts<'a> {
@@ -94,21 +94,72 @@ impl<'a> Attributes<'a> {
     }
 
     /// The first item with `key` of every row, or `ABSENT`.
+    ///
+    /// Goes through the keys of all rows as one column, a block at a time. Keys mostly differ in length already, which
+    /// the offsets alone tell, without a branch and several at once; only keys of the right length are looked at, and
+    /// only those that are the key are looked up in their row.
     pub fn find(&self, key: &[u8]) -> Result<Vec<u32>, ArrowError> {
-        let mut found = Vec::with_capacity(self.rows);
-        for row in 0..self.rows {
-            let (start, end) = self.row(row)?;
-            let mut at = ABSENT;
-            for item in start..end {
-                if self.keys.is(item, key)? {
-                    at = item as u32;
-                    break;
+        let mut found = vec![ABSENT; self.rows];
+        let (Ok(length), Some(&first), Some(&last)) = (
+            i32::try_from(key.len()),
+            self.offsets.first(),
+            self.offsets.last(),
+        ) else {
+            return Ok(found);
+        };
+        let ends = self
+            .keys
+            .offsets
+            .get(first as usize..=last as usize)
+            .ok_or_else(|| broken("a list beyond the end of its items"))?;
+        let mut row = 0;
+        let mut same_length = [0u8; BLOCK];
+        for at in (0..ends.len() - 1).step_by(BLOCK) {
+            let block = &ends[at..(at + BLOCK + 1).min(ends.len())];
+            same_length.fill(0);
+            for (same, pair) in same_length.iter_mut().zip(block.windows(2)) {
+                *same = u8::from(pair[1].wrapping_sub(pair[0]) == length);
+            }
+            for (eight, flags) in same_length.as_chunks::<8>().0.iter().enumerate() {
+                let mut flags = u64::from_le_bytes(*flags);
+                while flags != 0 {
+                    let place = eight * 8 + flags.trailing_zeros() as usize / 8;
+                    flags &= flags - 1;
+                    if !is_key(self.keys.bytes, block[place], key)? {
+                        continue;
+                    }
+                    let item = first as usize + at + place;
+                    while self
+                        .offsets
+                        .get(row + 1)
+                        .is_some_and(|end| *end as usize <= item)
+                    {
+                        row += 1;
+                    }
+                    if let Some(place) = found.get_mut(row) {
+                        if *place == ABSENT && !self.is_null(row) {
+                            *place = item as u32;
+                        }
+                    }
                 }
             }
-            found.push(at);
         }
         Ok(found)
     }
+}
+
+const BLOCK: usize = 256;
+
+/// Whether `key` stands in `bytes` at `start`; in words instead of by a call, as the keys are short.
+#[inline]
+fn is_key(bytes: &[u8], start: i32, key: &[u8]) -> Result<bool, ArrowError> {
+    let found = part(bytes, start as usize, start as usize + key.len())?;
+    Ok(match (found.first_chunk::<8>(), found.last_chunk::<8>()) {
+        (Some(head), Some(tail)) if key.len() <= 16 => {
+            key.first_chunk::<8>() == Some(head) && key.last_chunk::<8>() == Some(tail)
+        }
+        _ => found == key,
+    })
 }
 
 pub fn child<'a, T>(

@@ -60,7 +60,7 @@ impl Offsets {
 }
 
 #[cold]
-fn too_large() -> ArrowError {
+pub fn too_large() -> ArrowError {
     ArrowError::InvalidArgumentError(
         "one column would hold more than 2 GiB: use smaller batches".into(),
     )
