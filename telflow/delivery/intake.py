@@ -16,7 +16,11 @@ from telflow.batch import TelemetryBatch
 from telflow.errors import DeliveryError
 from telflow.schema import Signal
 
-__all__ = ["Intake", "MemoryIntake", "Overloaded", "RequestMeta"]
+__all__ = ["BATCH_OVERHEAD_BYTES", "Intake", "MemoryIntake", "Overloaded", "RequestMeta"]
+
+BATCH_OVERHEAD_BYTES = 88 << 10
+"""What a batch in memory takes besides its data: a hundred Arrow arrays describe themselves on both sides of the
+language border (measured: 55 kB for logs, 75 kB for traces, 88 kB for metrics, however few the records)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class MemoryIntake:
         """Build an empty intake.
 
         Args:
-            max_bytes: Bytes of Arrow data it may hold; beyond that it refuses.
+            max_bytes: Bytes it may hold, `BATCH_OVERHEAD_BYTES` for each batch included; beyond that it refuses.
             retry_after_s: What it tells a refused sender to wait.
         """
         self._max_bytes = max_bytes
@@ -113,11 +117,11 @@ class MemoryIntake:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of Arrow data waiting to be taken."""
+        """Bytes waiting to be taken, overhead included."""
         return self._held_bytes
 
     def admit(self, payload_bytes: int) -> None:
-        """See `Intake.admit`; a payload is taken to grow no smaller by being decoded."""
+        """See `Intake.admit`; decoding makes a payload larger, so this is the least it will need."""
         if self._closed:
             raise Overloaded("the receiver is shutting down", retry_after_s=self._retry_after_s)
         if self._held_bytes + payload_bytes > self._max_bytes:
@@ -127,9 +131,9 @@ class MemoryIntake:
         """See `Intake.append`."""
         size = batch.num_bytes
         with self._changed:
-            self.admit(size)
+            self.admit(size + BATCH_OVERHEAD_BYTES)
             self._batches.append((batch, size))
-            self._held_bytes += size
+            self._held_bytes += size + BATCH_OVERHEAD_BYTES
             self._changed.notify()
 
     def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
@@ -143,7 +147,7 @@ class MemoryIntake:
                 batch, size = self._batches.popleft()
                 taken.append(batch)
                 taken_bytes += size
-            self._held_bytes -= taken_bytes
+            self._held_bytes -= taken_bytes + len(taken) * BATCH_OVERHEAD_BYTES
         return taken
 
     def close(self) -> None:

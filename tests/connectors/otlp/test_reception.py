@@ -14,7 +14,7 @@ from connectors.otlp.reception import Reception
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger
 from telflow.codec import Encoding
-from telflow.delivery.intake import MemoryIntake, RequestMeta
+from telflow.delivery.intake import BATCH_OVERHEAD_BYTES, MemoryIntake, RequestMeta
 from tests.connectors.otlp.conftest import request_message
 from tests.oracle import batch_from_message
 
@@ -100,7 +100,7 @@ def test_a_bad_payload_among_them_is_refused_alone() -> None:
 
 def test_an_intake_without_room_refuses_all_of_them() -> None:
     """Nothing is acknowledged that was not taken."""
-    intake = Gate(max_bytes=3000)
+    intake = Gate(max_bytes=BATCH_OVERHEAD_BYTES + 4000)
     big = "x" * 1400
     outcomes, ledger = run_together(intake, request(big), request(big))
     assert outcomes[0] == b""

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from telflow import Signal, TelemetryBatch
-from telflow.delivery.intake import MemoryIntake, Overloaded, RequestMeta
+from telflow.delivery.intake import BATCH_OVERHEAD_BYTES, MemoryIntake, Overloaded, RequestMeta
 from tests.oracle import REQUESTS, batch_from_message
 
 META = RequestMeta("acme", Signal.LOGS, "protobuf", 0)
@@ -53,7 +53,7 @@ def test_take_stops_before_its_byte_limit_but_always_gives_one() -> None:
     intake = MemoryIntake(1 << 20)
     for _ in range(3):
         intake.append(_batch(), META)
-    one = intake.held_bytes // 3
+    one = _batch().num_bytes
     assert len(intake.take(timeout_s=0, max_bytes=1)) == 1
     assert len(intake.take(timeout_s=0, max_bytes=2 * one)) == 2
 
@@ -87,3 +87,15 @@ def test_a_closed_intake_refuses_new_data_and_gives_out_the_old() -> None:
     assert not intake.drained
     assert len(intake.take(timeout_s=1, max_bytes=1 << 20)) == 1
     assert intake.drained
+
+
+def test_many_tiny_batches_are_bounded_too() -> None:
+    """What a batch takes besides its data counts: room for a hundred is not room for a thousand empty ones."""
+    intake = MemoryIntake(100 * (BATCH_OVERHEAD_BYTES + 1000))
+    batch = _batch()
+    for _ in range(100):
+        intake.append(batch, META)
+    spare = 100 * (1000 - batch.num_bytes)
+    assert spare < BATCH_OVERHEAD_BYTES
+    with pytest.raises(Overloaded):
+        intake.append(batch, META)
