@@ -36,7 +36,7 @@ def numbers(batches: list[TelemetryBatch]) -> list[int]:
     return [n for batch in batches for n in batch.attribute("n").to_pylist()]
 
 
-@thorough(80)
+@thorough(25)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=8), st.integers(1, 25))
 def test_all_records_come_out_once_in_order_and_in_time(steps: list[tuple[int, int]], max_rows: int) -> None:
     """For any input sizes and pauses: the same records in order, no batch too large, none waiting beyond its time."""
@@ -209,12 +209,13 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from operators import CoalesceSettings, coalesce
 from tests.batches import spans
 
-COUNT, FIRST_RUN = 30, "FIRST_RUN" in os.environ
+COUNT, FIRST_RUN = 40, "FIRST_RUN" in os.environ
 OUT = Path(os.environ["OUT"])
 
 class Part(StatefulSourcePartition):
     def __init__(self, name, position):
         self.name, self.position = name, position or 0
+        print("position", self.position, flush=True)
     def next_batch(self):
         if self.position == COUNT:
             raise StopIteration
@@ -266,15 +267,16 @@ def test_a_killed_cluster_resumes_exactly_once(tmp_path: Path) -> None:
     out.mkdir()
     recovery.mkdir()
     init_db_dir(recovery, 2)
-    arguments = ["-r", str(recovery), "-s", "0", "-b", "0"]
-    with Cluster(flow, 2, {"OUT": str(out), "FIRST_RUN": "1"}, arguments) as cluster:
+    arguments = ["-r", str(recovery), "-b", "0"]
+    with Cluster(flow, 2, {"OUT": str(out), "FIRST_RUN": "1"}, [*arguments, "-s", "0"]) as cluster:
         cluster.wait_until(lambda: sum(f.stat().st_size for f in out.iterdir()) > 1000)
         cluster.kill()
-    with Cluster(flow, 2, {"OUT": str(out)}, arguments) as cluster:
-        cluster.wait()
+    with Cluster(flow, 2, {"OUT": str(out)}, [*arguments, "-s", "1"]) as cluster:
+        said = "".join(cluster.wait())
+    assert any(int(line.split()[1]) > 0 for line in said.splitlines() if line.startswith("position"))
     lines = [line.split() for f in sorted(out.iterdir()) for line in f.read_text().splitlines()]
     found = [record for line in lines for record in line]
-    wanted = {f"p{p}-{number}-{i}" for p in range(2) for number in range(30) for i in range(7)}
+    wanted = {f"p{p}-{number}-{i}" for p in range(2) for number in range(40) for i in range(7)}
     assert len(found) == len(set(found)) == len(wanted)
     assert set(found) == wanted
     assert sorted(len(line) for line in lines)[3:] == [50] * (len(lines) - 3)

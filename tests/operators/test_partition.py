@@ -40,7 +40,7 @@ def run(by: Any, batch: TelemetryBatch = ALL) -> list[tuple[str, TelemetryBatch]
     return out
 
 
-@thorough(50)
+@thorough(30)
 @given(batches(), st.data())
 def test_every_record_comes_out_once_under_its_key(batch: TelemetryBatch, data: st.DataObject) -> None:
     """For any batch and keys, null and repeated ones among them: the parts are what a loop over records finds."""

@@ -121,7 +121,7 @@ def read_back(text: str | None, found: dict[str, Any] | None) -> Any:
     return json.loads(text, object_pairs_hook=lambda pairs: pairs)
 
 
-@thorough(80)
+@thorough(25)
 @given(batches(), st.sampled_from(KEYS), st.sampled_from([*TYPES, None]))
 def test_extract_gives_what_a_loop_gives(batch: TelemetryBatch, name: str, wanted: pa.DataType | None) -> None:
     """For any batch, key and type, each row holds the first value of that key, converted as documented."""
@@ -210,7 +210,7 @@ def put_reference(row: Row, values: dict[str, Any], mode: PutMode) -> Row:
 MODES: list[PutMode] = ["upsert", "insert", "update"]
 
 
-@thorough(80)
+@thorough(25)
 @given(batches(), st.sets(st.sampled_from(KEYS), min_size=1), st.sampled_from(MODES), st.booleans())
 def test_put_does_what_a_loop_does(batch: TelemetryBatch, names: set[str], mode: PutMode, per_row: bool) -> None:
     """Any values, for all rows or one for each, nulls among them, replace and add as documented."""
@@ -279,7 +279,7 @@ def test_what_no_attribute_can_hold_is_refused(value: Any, complaint: str) -> No
 # Keys
 
 
-@thorough(60)
+@thorough(30)
 @given(batches(), st.sets(st.sampled_from(KEYS)))
 def test_drop_does_what_a_loop_does(batch: TelemetryBatch, names: set[str]) -> None:
     """Every attribute of those keys goes, all others stay in order, null lists stay null."""
@@ -307,7 +307,7 @@ def rename_reference(row: Row, names: dict[str, str]) -> Row:
     return new
 
 
-@thorough(80)
+@thorough(25)
 @given(batches(), st.dictionaries(st.sampled_from(KEYS), st.sampled_from([*KEYS, "new"]), max_size=4))
 def test_rename_does_what_a_loop_does(batch: TelemetryBatch, names: dict[str, str]) -> None:
     """Renaming all at once, onto existing keys and several to one, equals the documented rule."""

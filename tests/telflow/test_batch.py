@@ -104,7 +104,7 @@ def test_attribute_of_each_level() -> None:
 # Rows
 
 
-@thorough(40)
+@thorough(25)
 @given(batches(), st.data())
 def test_filter_take_and_slice_choose_rows(batch: TelemetryBatch, data: st.DataObject) -> None:
     """What comes out are the chosen records with their own resource and scope; the batch stays as it was."""
@@ -173,7 +173,7 @@ def test_what_cannot_be_joined() -> None:
     assert TelemetryBatch.concat([SMALL]) is SMALL
 
 
-@thorough(40)
+@thorough(25)
 @given(st.lists(batches(Signal.LOGS), min_size=2, max_size=3), st.data())
 def test_compact_leaves_only_what_is_used(found: list[TelemetryBatch], data: st.DataObject) -> None:
     """No resource or scope is left unused, and every record means the same."""
@@ -307,7 +307,7 @@ def test_a_frame_that_does_not_fit_is_refused() -> None:
 # Equality
 
 
-@thorough(40)
+@thorough(25)
 @given(batches(), batches())
 def test_equality_is_that_of_the_records(left: TelemetryBatch, right: TelemetryBatch) -> None:
     """Equal exactly if signal and records with their resource and scope are."""

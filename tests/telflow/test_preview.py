@@ -19,7 +19,7 @@ def test_a_few_spans_are_shown() -> None:
     assert len(shown) == 8
 
 
-@thorough(60)
+@thorough(30)
 @given(batches())
 def test_any_batch_can_be_shown(batch: TelemetryBatch) -> None:
     """Whatever a record holds (times out of range, unknown kinds, huge texts), there is a short text of it."""

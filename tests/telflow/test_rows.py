@@ -26,7 +26,7 @@ def view(batch: TelemetryBatch, data: st.DataObject) -> pa.RecordBatch:
     return batch.records.slice(start, data.draw(st.integers(0, batch.num_rows - start)))
 
 
-@thorough(60)
+@thorough(30)
 @given(batches(), st.data())
 def test_filter_keeps_what_pyarrow_keeps(batch: TelemetryBatch, data: st.DataObject) -> None:
     """Filtering any slice by any mask, nulls in it too, equals pyarrow's filter."""
@@ -39,7 +39,7 @@ def test_filter_keeps_what_pyarrow_keeps(batch: TelemetryBatch, data: st.DataObj
     assert same(found, table.filter(mask))
 
 
-@thorough(60)
+@thorough(30)
 @given(batches(), st.data())
 def test_take_gives_what_pyarrow_gives(batch: TelemetryBatch, data: st.DataObject) -> None:
     """Taking any rows in any order, repeated or not, equals pyarrow's take."""
@@ -92,7 +92,7 @@ def test_types_without_a_kernel_are_named() -> None:
         rows.filter_rows(pa.record_batch({"t": pa.array([1], pa.timestamp("ns"))}), pa.array([True]))
 
 
-@thorough(40)
+@thorough(25)
 @given(st.lists(batches(Signal.TRACES), min_size=1, max_size=4))
 def test_number_distinct_agrees_with_a_dictionary(found: list[TelemetryBatch]) -> None:
     """Rows get the same place exactly if Python holds them equal (NaN as equal, -0.0 as not 0.0)."""
@@ -104,7 +104,7 @@ def test_number_distinct_agrees_with_a_dictionary(found: list[TelemetryBatch]) -
     assert np.concatenate(places).tolist() == [firsts.index(k) for k in keys]
 
 
-@thorough(40)
+@thorough(25)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
 def test_merge_distinct_moves_rows_to_their_equals(which: list[int], data: st.DataObject) -> None:
     """Each row of each table stands, unchanged, where the merged table says; equal rows of two tables are one."""
@@ -138,7 +138,7 @@ def test_more_different_tables_than_are_compared() -> None:
     assert [int(place[0]) for place in places] == [i % 40 for i in range(80)]
 
 
-@thorough(40)
+@thorough(25)
 @given(batches(), st.data())
 def test_nbytes_counts_only_what_a_slice_shows(batch: TelemetryBatch, data: st.DataObject) -> None:
     """The bytes of a slice are those of the same rows in buffers of their own, but for bitmaps that say nothing."""
@@ -153,7 +153,7 @@ def test_nbytes_of_a_small_slice_of_much() -> None:
     assert rows.nbytes(MANY.records.slice(7, 1)) * 100 < rows.nbytes(MANY.records)
 
 
-@thorough(40)
+@thorough(25)
 @given(batches(), batches())
 def test_first_difference_agrees_with_python(left: TelemetryBatch, right: TelemetryBatch) -> None:
     """The first differing row of two tables is the one a loop over Python rows finds."""

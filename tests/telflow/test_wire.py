@@ -22,7 +22,7 @@ from tests.strategies import thorough
 MANY = spans([{"n": i, "text": "x" * 50} for i in range(1000)], resource={"service.name": "shop"}, tenant="acme")
 
 
-@thorough(60)
+@thorough(30)
 @given(batches(), st.data())
 def test_every_batch_survives_pickling_and_keeping(batch: TelemetryBatch, data: st.DataObject) -> None:
     """Any slice of any batch is equal after either way, and what it says of itself too."""
