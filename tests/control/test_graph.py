@@ -110,6 +110,18 @@ def test_an_svg_shows_every_step_and_stream_inside_its_frame(down: bool) -> None
         assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
 
 
+def test_labels_stand_on_their_streams_where_streams_part_and_join() -> None:
+    """Two labelled streams into one step: their labels keep apart."""
+    kinds = (Kind.SOURCE, Kind.OPERATOR, Kind.OPERATOR, Kind.SINK)
+    steps = tuple(Step(f"f.{n}", n, n, kind) for n, kind in zip("abcd", kinds, strict=True))
+    graph = FlowGraph("f", steps, (Edge(0, 1, ""), Edge(0, 2, ""), Edge(1, 3, "left"), Edge(2, 3, "right")))
+    for down in (True, False):
+        root = ET.fromstring(to_svg(graph, down=down))  # noqa: S314 - our own text
+        place = {e.text: (float(e.attrib["x"]), float(e.attrib["y"])) for e in root.iter(f"{SVG}text")}
+        apart = max(abs(a - b) for a, b in zip(place["left"], place["right"], strict=True))
+        assert apart > 15
+
+
 def test_names_are_escaped() -> None:
     """A step may be called anything the engine allows."""
     steps = (Step("f.a", 'a"<&>', "map", Kind.SOURCE), Step("f.b", "b", "b<x>", Kind.SINK))

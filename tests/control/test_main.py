@@ -13,6 +13,8 @@ import pytest
 
 from control import main as main_module
 from control.exit_codes import ExitCode, FlowError, LossError, UnavailableError, code_of
+from telflow import __main__ as entry
+from telflow import packages
 from telflow.configuration import ConfigurationError
 from telflow.errors import BatchError, ConfigError
 from telflow.packages import ROOT
@@ -127,3 +129,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_it_starts_in_the_one_package_whose_name_is_its_own(telflow: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console script's entry pins telflow's packages before it imports any of them."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(main_module, "app", entry.main)
+    monkeypatch.setattr("control.main.main", lambda: sys.exit(0))
+    assert telflow("version").code == 0
+    assert sys.meta_path[0] is packages._OwnPackages
