@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +10,6 @@ from bytewax.dataflow import Dataflow
 
 from control.exit_codes import FlowError, UnavailableError
 from control.flow_failure import explain
-from control.panic_noise import without_panic_noise
-from control.screen import ACTIVE
 from control.sink_guard import guard_sinks
 from telflow.errors import TelflowError
 
@@ -56,8 +53,7 @@ def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: tim
         recovery = RecoveryConfig(recovery_dir)
     close_errors = guard_sinks(flow)
     try:
-        with contextlib.nullcontext() if ACTIVE.debug else without_panic_noise():
-            run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+        run_main(flow, epoch_interval=epoch, recovery_config=recovery)
         close_errors.raise_first()
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -120,7 +120,7 @@ def _status_line(screen: Screen, drain: Drain) -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    with screen.err.status("waiting for data") as status:
+    with screen.err.status("waiting for data", refresh_per_second=4) as status:
         thread = threading.Thread(target=_update, args=(status.update, done, drain), name="telflow-status", daemon=True)
         thread.start()
         try:

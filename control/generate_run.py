@@ -52,7 +52,7 @@ def _rate_line(screen: Screen, settings: GenerateSettings) -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    with screen.err.status(f"sending to {settings.exporter.endpoint}") as status:
+    with screen.err.status(f"sending to {settings.exporter.endpoint}", refresh_per_second=4) as status:
         thread = threading.Thread(target=_update, args=(status.update, done), name="telflow-rate", daemon=True)
         thread.start()
         try:

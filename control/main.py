@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -13,6 +14,7 @@ from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
 from control.generate import generate
 from control.graph import graph
+from control.panic_noise import without_panic_noise
 from control.query import query
 from control.replay import replay
 from control.run import run
@@ -66,6 +68,12 @@ app.command()(version)
 
 def main() -> None:
     """Run the command; every expected error becomes a message and an exit code."""
+    # Around everything, so that whoever writes to standard error holds on to the same unfiltered one from the start.
+    with contextlib.nullcontext() if "--debug" in sys.argv else without_panic_noise():
+        _main()
+
+
+def _main() -> None:
     try:
         app()
     except TelflowError as error:

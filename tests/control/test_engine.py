@@ -33,7 +33,7 @@ def test_a_function_that_raises_is_named_with_file_line_and_step(capfd: pytest.C
     """The user reads their own line, and none of the engine's panic."""
     flow = Dataflow("sums")
     op.output("out", op.map("invert", op.input("in", flow, TestingSource([1, 0])), _fails), TestingSink([]))
-    with pytest.raises(FlowError) as caught:
+    with without_panic_noise(), pytest.raises(FlowError) as caught:
         run_dataflow(flow)
     text = str(caught.value)
     assert text.startswith('the flow sums failed in step "sums.invert" (inside it: flat_map_batch)\n')

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -168,6 +170,28 @@ def test_a_terminal_has_a_line_that_follows_the_counts(monkeypatch: pytest.Monke
     assert shown[0].endswith("in flight 11,988  dropped 5  quarantined 7")
     with screen.err.capture(), gateway_run._status_line(screen, Gateway(GatewaySettings()).drain):
         pass
+
+
+def test_the_line_is_there_on_a_real_terminal(tmp_path: Path) -> None:
+    """Standard error of the process is a terminal, and stays one while the engine's noise is filtered."""
+    (tmp_path / "telflow.yaml").write_text(ANY_PORT)
+    terminal, other_end = pty.openpty()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "telflow", "run"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=other_end, stdout=subprocess.DEVNULL) as process:
+        os.close(other_end)
+        text = b""
+        while b"received 0 (0/s)" not in text:
+            read = os.read(terminal, 4096)
+            assert read, text
+            text += read
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while os.read(terminal, 4096):
+                pass
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"waiting for data" in text
 
 
 def test_records_that_are_unaccounted_for_are_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:

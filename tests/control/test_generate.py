@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal as signals
 import threading
 
 import pytest
+from rich.console import Console
 
-from connectors.otlp import NullOtlpServer
+from connectors.otlp import NullOtlpServer, OtlpExporterSettings
+from control import generate_run
 from control.exit_codes import ExitCode
+from control.screen import Screen
+from flows.generate import GenerateSettings
 from telflow import codec
+from telflow.accounting import LEDGER, Outcome
 from telflow.schema import Signal
 from tests.command import Command
 
@@ -64,6 +70,33 @@ def test_a_destination_that_refuses_is_a_loss(telflow: Command) -> None:
     assert done.code == ExitCode.LOSS
     assert "refused (HTTP 404)" in done.out
     assert "100 of 100 records did not arrive" in done.err
+
+
+def test_a_terminal_has_a_line_with_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived, how fast it goes, and what was dropped."""
+    monkeypatch.setattr(generate_run, "_RATE_EVERY_S", 0.01)
+    monkeypatch.setattr(LEDGER, "_counts", {})
+    LEDGER.add(Outcome.DELIVERED, Signal.LOGS, "", 12_000, component="send")
+    LEDGER.add(Outcome.DROPPED, Signal.LOGS, "", 5, component="send", reason="refused")
+    shown: list[str] = []
+    seen, done = threading.Event(), threading.Event()
+
+    def show(text: str) -> None:
+        shown.append(text)
+        seen.set()
+
+    thread = threading.Thread(target=generate_run._update, args=(show, done))
+    thread.start()
+    assert seen.wait(30)
+    done.set()
+    thread.join()
+    assert shown[0].endswith("records/s  sent 12,000  dropped 5")
+    screen = Screen()
+    screen.err = Console(force_terminal=True, width=100, file=io.StringIO())
+    settings = GenerateSettings(exporter=OtlpExporterSettings(endpoint="localhost:4317"))
+    with generate_run._rate_line(screen, settings):
+        pass
+    assert "sending to localhost:4317" in screen.err.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
