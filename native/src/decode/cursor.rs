@@ -91,6 +91,19 @@ impl<'a> Cursor<'a> {
         Ok(content)
     }
 
+    /// Like `bytes`, with what stands behind it in the same message: a longer slice, and the content's size in it.
+    #[inline(always)]
+    pub fn wide(&mut self) -> Fast<(&'a [u8], usize)> {
+        let before = self.0.len();
+        let size = self.varint()? as usize;
+        if size > self.0.len() || (before - self.0.len() > 5) {
+            return Err(Irregular);
+        }
+        let wide = self.0;
+        self.0 = &wide[size..];
+        Ok((wide, size))
+    }
+
     #[inline(always)]
     fn array<const N: usize>(&mut self) -> Fast<[u8; N]> {
         let (chunk, rest) = self.0.split_first_chunk::<N>().ok_or(Irregular)?;

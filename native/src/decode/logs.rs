@@ -65,7 +65,7 @@ impl Records for LogRecords {
                 0x10 => severity_number = cursor.varint32()? as i32,
                 0x1a => set_text(&mut severity_text, cursor.bytes()?)?,
                 0x2a => set_message(&mut content, cursor.bytes()?)?,
-                0x32 => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x32 => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x38 => dropped_attributes = cursor.varint32()?,
                 0x45 => flags = cursor.fixed32()?,
                 0x4a => trace_id = cursor.bytes()?,

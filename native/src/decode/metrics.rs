@@ -222,8 +222,11 @@ impl DataPoints {
             self.unit.push(unit);
             for body in metadata {
                 // Counted once, not for every point.
-                self.metadata
-                    .push(body, left, if point == 0 { unknown } else { &mut again })?;
+                self.metadata.push(
+                    (body, body.len()),
+                    left,
+                    if point == 0 { unknown } else { &mut again },
+                )?;
             }
             self.metadata.close();
         }
@@ -319,7 +322,7 @@ impl DataPoints {
                 0x21 => number.set_double(cursor.double()?),
                 0x2a => self.exemplars.push(cursor.bytes()?, inside, unknown)?,
                 0x31 => number.set_int(cursor.fixed64()?),
-                0x3a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x40 => common.flags = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;
@@ -358,7 +361,7 @@ impl DataPoints {
                     f64::from_le_bytes,
                 )?,
                 0x42 => self.exemplars.push(cursor.bytes()?, inside, unknown)?,
-                0x4a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x4a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x50 => common.flags = cursor.varint32()?,
                 0x59 => min = Some(cursor.double()?),
                 0x61 => max = Some(cursor.double()?),
@@ -387,7 +390,7 @@ impl DataPoints {
         let (mut positive, mut negative) = (None, None);
         while !cursor.is_empty() {
             match cursor.tag()? {
-                0x0a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x0a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x11 => common.start = cursor.fixed64()?,
                 0x19 => common.time = cursor.fixed64()?,
                 0x21 => count = cursor.fixed64()?,
@@ -431,7 +434,7 @@ impl DataPoints {
                 0x21 => count = cursor.fixed64()?,
                 0x29 => sum = cursor.double()?,
                 0x32 => self.quantiles.push(cursor.bytes()?, inside, unknown)?,
-                0x3a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x40 => common.flags = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;

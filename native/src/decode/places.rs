@@ -153,7 +153,7 @@ impl ResourceTable {
         let mut dropped = 0;
         while !cursor.is_empty() {
             match cursor.tag()? {
-                0x0a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x0a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x10 => dropped = cursor.varint32()?,
                 0x1a => self.refs.push(cursor.bytes()?, inside, unknown)?,
                 tag => {
@@ -406,7 +406,7 @@ impl ScopeTable {
             match cursor.tag()? {
                 0x0a => set_text(&mut name, cursor.bytes()?)?,
                 0x12 => set_text(&mut version, cursor.bytes()?)?,
-                0x1a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x1a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x20 => dropped = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;

@@ -246,7 +246,7 @@ impl Exemplars {
                 0x22 => span_id = cursor.bytes()?,
                 0x2a => trace_id = cursor.bytes()?,
                 0x31 => number.set_int(cursor.fixed64()?),
-                0x3a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 tag => {
                     cursor.skip(tag, left)?;
                     *unknown += 1;

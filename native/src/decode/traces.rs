@@ -85,7 +85,7 @@ impl Records for Spans {
                 0x30 => kind = cursor.varint32()? as i32,
                 0x39 => start = cursor.fixed64()?,
                 0x41 => end = cursor.fixed64()?,
-                0x4a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x4a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x50 => dropped_attributes = cursor.varint32()?,
                 0x5a => self.events.push(cursor.bytes()?, inside, unknown)?,
                 0x60 => dropped_events = cursor.varint32()?,
@@ -225,7 +225,7 @@ impl Events {
             match cursor.tag()? {
                 0x09 => time = cursor.fixed64()?,
                 0x12 => set_text(&mut name, cursor.bytes()?)?,
-                0x1a => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x1a => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x20 => dropped = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;
@@ -295,7 +295,7 @@ impl Links {
                 0x0a => trace_id = cursor.bytes()?,
                 0x12 => span_id = cursor.bytes()?,
                 0x1a => set_text(&mut trace_state, cursor.bytes()?)?,
-                0x22 => self.attributes.push(cursor.bytes()?, inside, unknown)?,
+                0x22 => self.attributes.push(cursor.wide()?, inside, unknown)?,
                 0x28 => dropped = cursor.varint32()?,
                 0x35 => flags = cursor.fixed32()?,
                 tag => {

@@ -6,7 +6,7 @@ use arrow_array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow_array::{ArrayRef, BooleanArray, PrimitiveArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
 
-use super::columns::{list, structs, trimmed, Built, Ends, Texts};
+use super::columns::{equal_bits, list, structs, trimmed, Built, Ends, Texts};
 use super::cursor::{Cursor, Fast, Irregular};
 use super::nested::{self, KeyValue};
 use crate::schema::{self, value_type as kind};
@@ -14,8 +14,8 @@ use crate::schema::{self, value_type as kind};
 /// Bytes of payload per attribute, for a first guess of how many rows there will be.
 const BYTES_PER_ATTRIBUTE: usize = 36;
 
-/// AnyValues: `types` has a row for each; the children are filled up to the last row of their kind only, since most
-/// batches hold few doubles, and null where the type is another.
+/// AnyValues: `types`, `strings` and `ints` have a row for each. The other children are filled up to the last row of their
+/// kind only, since most batches hold few of them. All are null where the type is another.
 pub struct Values {
     types: Vec<u8>,
     strings: Texts,
@@ -52,33 +52,66 @@ impl Values {
     }
 
     pub fn push_none(&mut self) {
-        self.types.push(kind::NONE);
+        self.push_other(kind::NONE);
+    }
+
+    /// Add a row whose value, if it has one, is in none of the two children that are always filled.
+    #[inline(always)]
+    fn push_other(&mut self, found: u8) {
+        self.strings.push_empty();
+        self.ints.push(0);
+        self.types.push(found);
     }
 
     #[inline(always)]
-    fn push_string(&mut self, text: &[u8]) {
-        self.strings.push_at(self.types.len(), text);
+    fn push_string(&mut self, wide: &[u8], size: usize) {
+        self.strings.push_wide(wide, size);
+        self.ints.push(0);
         self.types.push(kind::STRING);
     }
 
+    #[inline(always)]
+    fn push_int(&mut self, value: i64, found: u8) {
+        self.strings.push_empty();
+        self.ints.push(value);
+        self.types.push(found);
+    }
+
     fn push_raw(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        nested::key_value(body, left, unknown, self.bytes.open_at(self.types.len()))?;
-        self.bytes.close();
-        self.types.push(kind::RAW);
+        let row = self.types.len();
+        self.bytes
+            .write_at(row, |out| nested::key_value(body, left, unknown, out))?;
+        self.push_other(kind::RAW);
         Ok(())
     }
 
     /// Read an AnyValue; `left` is how many levels may still be entered below it.
     #[inline(always)]
     pub fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        // A string and nothing else, of less than 128 bytes: what most values are.
-        if let [0x0a, size @ ..=0x7f, text @ ..] = body {
-            if text.len() == usize::from(*size) {
-                self.push_string(text);
+        self.push_wide(body, body.len(), left, unknown)
+    }
+
+    /// Read the AnyValue in the first `size` bytes of `wide`.
+    #[inline(always)]
+    fn push_wide(&mut self, wide: &[u8], size: usize, left: u32, unknown: &mut u64) -> Fast<()> {
+        match wide {
+            // A string and nothing else, of less than 128 bytes: what most values are.
+            [0x0a, length @ ..=0x7f, text @ ..] if usize::from(*length) + 2 == size => {
+                self.push_string(text, size - 2);
                 return Ok(());
             }
+            // A small integer and nothing else.
+            [0x18, low @ ..=0x7f, ..] if size == 2 => {
+                self.push_int(i64::from(*low), kind::INT);
+                return Ok(());
+            }
+            [0x18, low, high @ ..=0x7f, ..] if size == 3 && *low > 0x7f => {
+                self.push_int(i64::from(*low & 0x7f) | i64::from(*high) << 7, kind::INT);
+                return Ok(());
+            }
+            _ => {}
         }
-        self.push_any(body, left, unknown)
+        self.push_any(&wide[..size], left, unknown)
     }
 
     fn push_any(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
@@ -91,43 +124,33 @@ impl Values {
                 return Err(Irregular); // a second member of the oneof
             }
             match tag {
-                0x0a => self.push_string(cursor.bytes()?),
+                0x0a => {
+                    let text = cursor.bytes()?;
+                    self.push_string(text, text.len());
+                }
                 0x10 => {
                     set_at(&mut self.bools, row, cursor.varint()? != 0);
-                    self.types.push(kind::BOOL);
+                    self.push_other(kind::BOOL);
                 }
-                0x18 => {
-                    set_at(&mut self.ints, row, cursor.varint()? as i64);
-                    self.types.push(kind::INT);
-                }
+                0x18 => self.push_int(cursor.varint()? as i64, kind::INT),
                 0x21 => {
                     set_at(&mut self.doubles, row, cursor.double()?);
-                    self.types.push(kind::DOUBLE);
+                    self.push_other(kind::DOUBLE);
                 }
                 0x2a | 0x32 => {
                     let content = cursor.bytes()?;
                     let inside = left.checked_sub(1).ok_or(Irregular)?;
-                    let out = self.bytes.open_at(row);
-                    let (element, found) = if tag == 0x2a {
-                        (
-                            nested::array as fn(&[u8], u32, &mut u64, &mut Vec<u8>) -> Fast<()>,
-                            kind::ARRAY,
-                        )
-                    } else {
-                        (nested::kvlist as _, kind::KVLIST)
-                    };
-                    element(content, inside, unknown, out)?;
-                    self.bytes.close();
-                    self.types.push(found);
+                    let list = tag == 0x2a;
+                    let element = if list { nested::array } else { nested::kvlist };
+                    self.bytes
+                        .write_at(row, |out| element(content, inside, unknown, out))?;
+                    self.push_other(if list { kind::ARRAY } else { kind::KVLIST });
                 }
                 0x3a => {
                     self.bytes.push_at(row, cursor.bytes()?);
-                    self.types.push(kind::BYTES);
+                    self.push_other(kind::BYTES);
                 }
-                0x40 => {
-                    set_at(&mut self.ints, row, i64::from(cursor.varint32()? as i32));
-                    self.types.push(kind::STRINDEX);
-                }
+                0x40 => self.push_int(i64::from(cursor.varint32()? as i32), kind::STRINDEX),
                 tag => {
                     cursor.skip(tag, left)?;
                     *unknown += 1;
@@ -135,7 +158,7 @@ impl Values {
             }
         }
         if self.types.len() == row {
-            self.types.push(kind::EMPTY);
+            self.push_other(kind::EMPTY);
         }
         Ok(())
     }
@@ -169,21 +192,22 @@ impl Values {
     fn children(mut self) -> Built<Vec<ArrayRef>> {
         let rows = self.len();
         let types = self.types;
-        let nulls_but = |kinds: &[u8]| -> Option<NullBuffer> {
-            let valid = match *kinds {
-                [only] => BooleanBuffer::collect_bool(rows, |i| types[i] == only),
-                _ => BooleanBuffer::collect_bool(rows, |i| kinds.contains(&types[i])),
-            };
-            Some(NullBuffer::new(valid))
+        let nulls_but = |filled: usize, kinds: &[u8]| -> Option<NullBuffer> {
+            if filled == 0 {
+                return Some(NullBuffer::new_null(rows));
+            }
+            let valid = kinds.iter().map(|kind| equal_bits(&types, *kind));
+            valid.reduce(|a, b| &a | &b).map(NullBuffer::new)
         };
-        let strings = nulls_but(&[kind::STRING]);
-        let ints = nulls_but(&[kind::INT, kind::STRINDEX]);
-        let doubles = nulls_but(&[kind::DOUBLE]);
-        let bools = nulls_but(&[kind::BOOL]);
-        let bytes = nulls_but(&[kind::ARRAY, kind::KVLIST, kind::BYTES, kind::RAW]);
+        let strings = nulls_but(rows, &[kind::STRING]);
+        let ints = nulls_but(rows, &[kind::INT, kind::STRINDEX]);
+        let doubles = nulls_but(self.doubles.len(), &[kind::DOUBLE]);
+        let bools = nulls_but(self.bools.len(), &[kind::BOOL]);
+        let bytes = nulls_but(
+            self.bytes.len(),
+            &[kind::ARRAY, kind::KVLIST, kind::BYTES, kind::RAW],
+        );
         let any = types.contains(&kind::NONE).then(|| not_none(&types));
-        self.strings.pad(rows);
-        self.ints.resize(rows, 0);
         self.doubles.resize(rows, 0.0);
         self.bools.resize(rows, false);
         self.bytes.pad(rows);
@@ -208,9 +232,7 @@ impl Values {
 }
 
 fn not_none(types: &[u8]) -> NullBuffer {
-    NullBuffer::new(BooleanBuffer::collect_bool(types.len(), |i| {
-        types[i] != kind::NONE
-    }))
+    NullBuffer::new(!&equal_bits(types, kind::NONE))
 }
 
 pub fn describe_text(text: &[u8], out: &mut Vec<u8>) {
@@ -266,22 +288,27 @@ impl Attributes {
     }
 
     /// Add a KeyValue to the open row; `left` is how many levels may still be entered below the KeyValue.
+    ///
+    /// It stands in the first `size` bytes of `wide`, and what follows there belongs to the same record.
     #[inline(always)]
-    pub fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
+    pub fn push(&mut self, (wide, size): (&[u8], usize), left: u32, unknown: &mut u64) -> Fast<()> {
         // Key and value in this order, each shorter than 128 bytes: what encoders write.
-        if let [0x0a, size @ ..=0x7f, rest @ ..] = body {
-            if let Some((key, [0x12, size @ ..=0x7f, value @ ..])) =
-                rest.split_at_checked(usize::from(*size))
-            {
-                if value.len() == usize::from(*size) {
-                    self.keys.push(key);
-                    return self
-                        .values
-                        .push(value, left.checked_sub(1).ok_or(Irregular)?, unknown);
+        if let [0x0a, length @ ..=0x7f, key @ ..] = wide {
+            let length = usize::from(*length);
+            if let Some([0x12, inner @ ..=0x7f, value @ ..]) = key.get(length..) {
+                let inner = usize::from(*inner);
+                if length + inner + 4 == size {
+                    self.keys.push_wide(key, length);
+                    return self.values.push_wide(
+                        value,
+                        inner,
+                        left.checked_sub(1).ok_or(Irregular)?,
+                        unknown,
+                    );
                 }
             }
         }
-        self.push_general(body, left, unknown)
+        self.push_general(&wide[..size], left, unknown)
     }
 
     fn push_general(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
