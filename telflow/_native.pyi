@@ -35,6 +35,9 @@ def decode(
         DecodeError: A payload is not what the official library reads, or is beyond a limit.
     """
 
+def schemas(signal: str) -> list[pa.Schema]:
+    """The schemas of records, resources and scopes as `schema.rs` spells them."""
+
 # encode.rs
 
 def encode(

@@ -12,6 +12,7 @@ mod metrics;
 pub(crate) mod nested;
 mod places;
 mod points;
+mod pool;
 mod traces;
 mod values;
 
@@ -19,6 +20,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow_array::{Array, RecordBatch, StructArray};
+use arrow_pyarrow::ToPyArrow;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
@@ -27,6 +29,7 @@ use crate::error::ParseError;
 use crate::interchange::batch_to_python;
 use crate::json::decode_json;
 use crate::normalise::normalise_message;
+use crate::schema;
 use crate::wire::Reader;
 use envelope::{Decoder, Limits, Records, Stop};
 
@@ -198,6 +201,24 @@ type PySchemas<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 /// Records, resources, scopes, and how many unknown fields were skipped.
 type PyDecoded<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u64);
 
+fn to_python<'py>(batch: RecordBatch, schema: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    batch_to_python(&StructArray::from(batch).into_data(), schema)
+}
+
+/// What `schema.rs` says of a signal's records, of resources and of scopes.
+#[pyfunction]
+#[pyo3(name = "schemas")]
+fn py_schemas<'py>(py: Python<'py>, signal: &str) -> PyResult<[Bound<'py, PyAny>; 3]> {
+    let records = match Signal::parse(signal)? {
+        Signal::Traces => &schema::SPANS,
+        Signal::Logs => &schema::LOG_RECORDS,
+        Signal::Metrics => &schema::DATA_POINTS,
+    };
+    let [records, resources, scopes] =
+        [records, &schema::RESOURCES, &schema::SCOPES].map(|s| s.as_ref().to_pyarrow(py));
+    Ok([records?, resources?, scopes?])
+}
+
 #[pyfunction]
 #[pyo3(name = "decode")]
 fn py_decode<'py>(
@@ -230,16 +251,14 @@ fn py_decode<'py>(
     })?;
     // Telling pyarrow the schema anew would cost as much as decoding a hundred records.
     Ok((
-        batch_to_python(&StructArray::from(decoded.records).into_data(), &schemas.0)?,
-        batch_to_python(
-            &StructArray::from(decoded.resources).into_data(),
-            &schemas.1,
-        )?,
-        batch_to_python(&StructArray::from(decoded.scopes).into_data(), &schemas.2)?,
+        to_python(decoded.records, &schemas.0)?,
+        to_python(decoded.resources, &schemas.1)?,
+        to_python(decoded.scopes, &schemas.2)?,
         decoded.unknown,
     ))
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(py_schemas, m)?)?;
     m.add_function(wrap_pyfunction!(py_decode, m)?)
 }

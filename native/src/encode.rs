@@ -19,11 +19,11 @@ mod values;
 use std::cell::RefCell;
 
 use arrow_array::RecordBatch;
-use arrow_pyarrow::FromPyArrow;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::descriptor::Signal;
+use crate::interchange::batch_from_python;
 use backward::Backward;
 use groups::Groups;
 use input::{Failure, Result};
@@ -105,9 +105,9 @@ fn import(
     scopes: &Bound<'_, PyAny>,
 ) -> PyResult<Batch> {
     Ok(Batch {
-        records: RecordBatch::from_pyarrow_bound(records)?,
-        resources: RecordBatch::from_pyarrow_bound(resources)?,
-        scopes: RecordBatch::from_pyarrow_bound(scopes)?,
+        records: batch_from_python(records)?,
+        resources: batch_from_python(resources)?,
+        scopes: batch_from_python(scopes)?,
     })
 }
 

@@ -6,9 +6,11 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
-use DataType::{
-    Binary, Boolean, FixedSizeBinary, Float64, Int32, Int64, UInt32, UInt64, UInt8, Utf8,
-};
+use DataType::{Binary, Boolean, FixedSizeBinary, Float64, Int32, Int64, UInt32, UInt64, UInt8};
+
+/// Strings, which inside this crate are byte strings of the same layout: `decode` has checked that they are UTF-8, and
+/// Arrow would do so again. Python gives them their name.
+pub const TEXT: DataType = Binary;
 
 /// Kind of an AnyValue: its field number, as in `telflow.schema.ValueType`.
 pub mod value_type {
@@ -56,7 +58,7 @@ pub fn list(data_type: DataType) -> DataType {
 fn value_fields() -> Vec<Field> {
     vec![
         nullable("type", UInt8),
-        nullable("str", Utf8),
+        nullable("str", TEXT),
         nullable("int", Int64),
         nullable("double", Float64),
         nullable("bool", Boolean),
@@ -67,7 +69,7 @@ fn value_fields() -> Vec<Field> {
 pub static ANY_VALUE: LazyLock<Fields> = LazyLock::new(|| value_fields().into());
 
 pub static ATTRIBUTE: LazyLock<Fields> = LazyLock::new(|| {
-    let mut fields = vec![required("key", Utf8)];
+    let mut fields = vec![required("key", TEXT)];
     fields.extend(value_fields());
     fields.into()
 });
@@ -79,7 +81,7 @@ pub fn attributes() -> DataType {
 pub static EVENT: LazyLock<Fields> = LazyLock::new(|| {
     vec![
         required("time_unix_nano", UInt64),
-        required("name", Utf8),
+        required("name", TEXT),
         required("attributes", attributes()),
         required("dropped_attributes_count", UInt32),
     ]
@@ -90,7 +92,7 @@ pub static LINK: LazyLock<Fields> = LazyLock::new(|| {
     vec![
         required("trace_id", Binary),
         required("span_id", Binary),
-        required("trace_state", Utf8),
+        required("trace_state", TEXT),
         required("attributes", attributes()),
         required("dropped_attributes_count", UInt32),
         required("flags", UInt32),
@@ -125,31 +127,31 @@ pub static QUANTILE: LazyLock<Fields> =
 
 pub static ENTITY_REF: LazyLock<Fields> = LazyLock::new(|| {
     vec![
-        required("schema_url", Utf8),
-        required("type", Utf8),
-        required("id_keys", list(Utf8)),
-        required("description_keys", list(Utf8)),
+        required("schema_url", TEXT),
+        required("type", TEXT),
+        required("id_keys", list(TEXT)),
+        required("description_keys", list(TEXT)),
     ]
     .into()
 });
 
 pub static RESOURCES: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
-        nullable("tenant", Utf8),
+        nullable("tenant", TEXT),
         nullable("attributes", attributes()),
         required("dropped_attributes_count", UInt32),
         required("entity_refs", list(DataType::Struct(ENTITY_REF.clone()))),
-        required("schema_url", Utf8),
+        required("schema_url", TEXT),
     ]))
 });
 
 pub static SCOPES: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
-        nullable("name", Utf8),
-        required("version", Utf8),
+        nullable("name", TEXT),
+        required("version", TEXT),
         required("attributes", attributes()),
         required("dropped_attributes_count", UInt32),
-        required("schema_url", Utf8),
+        required("schema_url", TEXT),
     ]))
 });
 
@@ -161,9 +163,9 @@ pub static SPANS: LazyLock<SchemaRef> = LazyLock::new(|| {
         nullable("span_id", FixedSizeBinary(8)),
         nullable("parent_span_id", FixedSizeBinary(8)),
         nullable("irregular_ids", Binary),
-        required("trace_state", Utf8),
+        required("trace_state", TEXT),
         required("flags", UInt32),
-        required("name", Utf8),
+        required("name", TEXT),
         required("kind", Int32),
         required("start_time_unix_nano", UInt64),
         required("end_time_unix_nano", UInt64),
@@ -174,7 +176,7 @@ pub static SPANS: LazyLock<SchemaRef> = LazyLock::new(|| {
         required("links", list(DataType::Struct(LINK.clone()))),
         required("dropped_links_count", UInt32),
         nullable("status_code", Int32),
-        nullable("status_message", Utf8),
+        nullable("status_message", TEXT),
     ]))
 });
 
@@ -185,7 +187,7 @@ pub static LOG_RECORDS: LazyLock<SchemaRef> = LazyLock::new(|| {
         required("time_unix_nano", UInt64),
         required("observed_time_unix_nano", UInt64),
         required("severity_number", Int32),
-        required("severity_text", Utf8),
+        required("severity_text", TEXT),
         nullable("body", DataType::Struct(ANY_VALUE.clone())),
         required("attributes", attributes()),
         required("dropped_attributes_count", UInt32),
@@ -193,7 +195,7 @@ pub static LOG_RECORDS: LazyLock<SchemaRef> = LazyLock::new(|| {
         nullable("trace_id", FixedSizeBinary(16)),
         nullable("span_id", FixedSizeBinary(8)),
         nullable("irregular_ids", Binary),
-        required("event_name", Utf8),
+        required("event_name", TEXT),
     ]))
 });
 
@@ -201,9 +203,9 @@ pub static DATA_POINTS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         required("resource", UInt32),
         required("scope", UInt32),
-        required("name", Utf8),
-        required("description", Utf8),
-        required("unit", Utf8),
+        required("name", TEXT),
+        required("description", TEXT),
+        required("unit", TEXT),
         required("metadata", attributes()),
         required("type", UInt8),
         required("aggregation_temporality", Int32),

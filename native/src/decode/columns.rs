@@ -1,11 +1,10 @@
 //! Growing columns, each the plain vectors that an Arrow array is made of.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow_array::types::ArrowPrimitiveType;
 use arrow_array::{
-    ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, StringArray,
-    StructArray,
+    ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, StructArray,
 };
 use arrow_buffer::{
     ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer,
@@ -21,6 +20,17 @@ pub fn trimmed<T>(mut values: Vec<T>) -> Vec<T> {
         values.shrink_to_fit();
     }
     values
+}
+
+/// Numbers for a column without any: most batches have such columns, and all of them can share the zeros.
+pub fn zeros<T: ArrowNativeType>(rows: usize) -> ScalarBuffer<T> {
+    static SHARED: LazyLock<Buffer> = LazyLock::new(|| Buffer::from_vec(vec![0u64; 1 << 17]));
+    let bytes = rows * size_of::<T>();
+    if bytes <= SHARED.len() {
+        ScalarBuffer::new(SHARED.clone(), 0, rows)
+    } else {
+        vec![T::default(); rows].into()
+    }
 }
 
 /// Ends of variable-size elements; the first is the 0 before the first element, as Arrow wants its offsets.
@@ -47,8 +57,17 @@ impl Ends {
         }
     }
 
+    /// Add ends that are already counted from the beginning.
+    pub fn extend(&mut self, ends: &[i32]) {
+        self.0.extend_from_slice(ends);
+    }
+
     pub fn len(&self) -> usize {
         self.0.len() - 1
+    }
+
+    pub fn all(&self) -> &[i32] {
+        &self.0
     }
 
     pub fn last(&self) -> usize {
@@ -68,182 +87,76 @@ impl Ends {
     }
 }
 
-/// Bytes one after another. The buffer is filled with zeros ahead of `end`, so that short pieces can be copied in chunks
-/// of a fixed size, which takes a fraction of the time of a copy of any size.
-struct Pool {
-    buf: Vec<u8>,
-    end: usize,
-}
+/// Numbers that are 0 in nearly every record: filled up to the last that is not.
+#[derive(Default)]
+pub struct Rare<T>(Vec<T>);
 
-/// Zeros that are written ahead at a time: few enough to be still in the cache when they are overwritten.
-const AHEAD: usize = 16 << 10;
-const CHUNK: usize = 32;
-
-impl Pool {
-    fn with_capacity(bytes: usize) -> Self {
-        Self {
-            buf: Vec::with_capacity(bytes),
-            end: 0,
+impl<T: ArrowNativeType> Rare<T> {
+    #[inline(always)]
+    pub fn set(&mut self, row: usize, value: T) {
+        if value != T::default() {
+            self.0.resize(row, T::default());
+            self.0.push(value);
         }
     }
 
-    /// Add the first `size` bytes of `wide`.
-    #[inline(always)]
-    fn push(&mut self, wide: &[u8], size: usize) {
-        if size <= CHUNK {
-            if let (Some(room), Some(chunk)) = (
-                self.buf[self.end..].first_chunk_mut::<CHUNK>(),
-                wide.first_chunk(),
-            ) {
-                *room = *chunk;
-                self.end += size;
-                return;
-            }
-        }
-        self.push_long(&wide[..size]);
+    pub fn set_range(&mut self, begin: usize, rows: usize, value: T) {
+        self.0.resize(begin, T::default());
+        self.0.resize(begin + rows, value);
     }
 
-    #[inline(never)]
-    fn push_long(&mut self, bytes: &[u8]) {
-        let end = self.end + bytes.len();
-        if self.buf.len() < end + CHUNK {
-            let ahead = AHEAD.min(self.end / 4);
-            self.buf.resize(end + CHUNK + ahead, 0);
-        }
-        self.buf[self.end..end].copy_from_slice(bytes);
-        self.end = end;
-    }
-
-    /// Let `write` append to the bytes.
-    fn append<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.buf.truncate(self.end);
-        let result = write(&mut self.buf);
-        self.end = self.buf.len();
-        result
-    }
-
-    fn finish(mut self) -> Buffer {
-        self.buf.truncate(self.end);
-        Buffer::from_vec(trimmed(self.buf))
-    }
-}
-
-/// Strings or byte strings.
-pub struct Texts {
-    pool: Pool,
-    ends: Ends,
-}
-
-impl Texts {
-    pub fn with_capacity(rows: usize, bytes: usize) -> Self {
-        Self {
-            pool: Pool::with_capacity(bytes),
-            ends: Ends::with_capacity(rows),
-        }
-    }
-
-    #[inline(always)]
-    pub fn push(&mut self, text: &[u8]) {
-        self.push_wide(text, text.len());
-    }
-
-    /// The first `size` bytes of `wide`: give what happens to stand behind a text with it, and copying is quicker.
-    #[inline(always)]
-    pub fn push_wide(&mut self, wide: &[u8], size: usize) {
-        self.pool.push(wide, size);
-        self.ends.push(self.pool.end);
-    }
-
-    #[inline(always)]
-    pub fn push_empty(&mut self) {
-        self.ends.push(self.pool.end);
-    }
-
-    /// Set row `row`, after letting the missing ones before it be empty.
-    #[inline(always)]
-    pub fn push_at(&mut self, row: usize, text: &[u8]) {
-        self.ends.pad(row);
-        self.push(text);
-    }
-
-    /// Let `write` append row `row`, after letting the missing ones before it be empty.
-    #[inline]
-    pub fn write_at<T>(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.ends.pad(row);
-        let result = self.pool.append(write);
-        self.ends.push(self.pool.end);
-        result
-    }
-
-    pub fn pad(&mut self, rows: usize) {
-        self.ends.pad(rows);
-    }
-
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// A row; one that was not reached yet is empty.
-    pub fn get(&self, row: usize) -> &[u8] {
-        if row < self.ends.len() {
-            &self.pool.buf[self.ends.range(row)]
+    pub fn finish<A: ArrowPrimitiveType<Native = T>>(mut self, rows: usize) -> Built<ArrayRef> {
+        let values = if self.0.is_empty() {
+            zeros(rows)
         } else {
-            &[]
+            self.0.resize(rows, T::default());
+            trimmed(self.0).into()
+        };
+        Ok(Arc::new(PrimitiveArray::<A>::try_new(values, None)?))
+    }
+}
+
+impl Rare<u8> {
+    /// Nulls where it is 1.
+    pub fn into_nulls(mut self, rows: usize) -> Option<NullBuffer> {
+        if self.0.is_empty() {
+            return None;
         }
-    }
-
-    pub fn truncate(&mut self, rows: usize) {
-        if rows < self.ends.len() {
-            self.ends.truncate(rows);
-            self.pool.end = self.ends.last();
-        }
-    }
-
-    /// Fails on invalid UTF-8, of which it checks all rows in one pass, and that no row begins inside a character.
-    pub fn strings(self, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        Ok(Arc::new(StringArray::try_new(
-            self.ends.finish(),
-            self.pool.finish(),
-            nulls,
-        )?))
-    }
-
-    pub fn binary(self, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        Ok(Arc::new(BinaryArray::try_new(
-            self.ends.finish(),
-            self.pool.finish(),
-            nulls,
-        )?))
+        self.0.resize(rows, 0);
+        Some(NullBuffer::new(equal_bits(&self.0, 0)))
     }
 }
 
 /// Numbers, some of them null.
 pub struct Optional<T> {
     values: Vec<T>,
-    nulls: NullBufferBuilder,
+    /// 1 where there is none.
+    missing: Rare<u8>,
 }
 
 impl<T: ArrowNativeType> Optional<T> {
     pub fn with_capacity(rows: usize) -> Self {
         Self {
             values: Vec::with_capacity(rows),
-            nulls: NullBufferBuilder::new(rows),
+            missing: Rare::default(),
         }
     }
 
     #[inline(always)]
     pub fn push(&mut self, value: Option<T>) {
+        if value.is_none() {
+            self.missing.set(self.values.len(), 1);
+        }
         self.values.push(value.unwrap_or_default());
-        self.nulls.append(value.is_some());
     }
 
     pub fn push_nulls(&mut self, rows: usize) {
+        self.missing.set_range(self.values.len(), rows, 1);
         self.values.resize(self.values.len() + rows, T::default());
-        self.nulls.append_n_nulls(rows);
     }
 
-    pub fn finish<A: ArrowPrimitiveType<Native = T>>(mut self) -> Built<ArrayRef> {
-        let nulls = self.nulls.finish();
+    pub fn finish<A: ArrowPrimitiveType<Native = T>>(self) -> Built<ArrayRef> {
+        let nulls = self.missing.into_nulls(self.values.len());
         Ok(Arc::new(PrimitiveArray::<A>::try_new(
             trimmed(self.values).into(),
             nulls,
@@ -251,41 +164,39 @@ impl<T: ArrowNativeType> Optional<T> {
     }
 }
 
-/// Identifiers of `width` bytes; null where a record has none, or one of another length.
-pub struct Ids {
-    width: usize,
-    data: Vec<u8>,
-    nulls: NullBufferBuilder,
+/// Identifiers of `W` bytes; null where a record has none, or one of another length.
+pub struct Ids<const W: usize> {
+    data: Vec<[u8; W]>,
+    /// 1 where there is none.
+    missing: Rare<u8>,
 }
 
-impl Ids {
-    pub fn with_capacity(width: usize, rows: usize) -> Self {
+impl<const W: usize> Ids<W> {
+    pub fn with_capacity(rows: usize) -> Self {
         Self {
-            width,
-            data: Vec::with_capacity(width * rows),
-            nulls: NullBufferBuilder::new(rows),
+            data: Vec::with_capacity(rows),
+            missing: Rare::default(),
         }
     }
 
     /// Returns whether the identifier is of another length, so that `Irregulars` must keep it.
     #[inline(always)]
     pub fn push(&mut self, id: &[u8]) -> bool {
-        let regular = id.len() == self.width;
-        if regular {
-            self.data.extend_from_slice(id);
-            self.nulls.append_non_null();
-        } else {
-            self.data.resize(self.data.len() + self.width, 0);
-            self.nulls.append_null();
+        if let Ok(id) = <&[u8; W]>::try_from(id) {
+            self.data.push(*id);
+            return false;
         }
-        !regular && !id.is_empty()
+        self.missing.set(self.data.len(), 1);
+        self.data.push([0; W]);
+        !id.is_empty()
     }
 
-    pub fn finish(mut self) -> Built<ArrayRef> {
-        let nulls = self.nulls.finish();
+    pub fn finish(self) -> Built<ArrayRef> {
+        let nulls = self.missing.into_nulls(self.data.len());
+        let bytes = trimmed(self.data).into_flattened();
         Ok(Arc::new(FixedSizeBinaryArray::try_new(
-            self.width as i32,
-            Buffer::from_vec(trimmed(self.data)),
+            W as i32,
+            Buffer::from_vec(bytes),
             nulls,
         )?))
     }
@@ -315,7 +226,7 @@ impl Irregulars {
         if self.rows.is_empty() {
             return Ok(Arc::new(BinaryArray::new_null(rows)));
         }
-        let mut texts = Texts::with_capacity(rows, 0);
+        let mut texts = super::pool::Texts::with_capacity(rows, 0);
         let mut nulls = NullBufferBuilder::new(rows);
         for (row, fields) in self.rows {
             nulls.append_n_nulls(row - nulls.len());

@@ -16,22 +16,36 @@ pub const DELIMITED: u32 = 2;
 pub const START_GROUP: u32 = 3;
 pub const FIXED32: u32 = 5;
 
-/// What is left of the innermost message.
+/// A place in a message. `buf` goes on behind `end`, where the message ends: so short texts can be copied with what
+/// stands behind them, in chunks of a fixed size.
 #[derive(Clone, Copy)]
-pub struct Cursor<'a>(pub &'a [u8]);
+pub struct Cursor<'a> {
+    pub buf: &'a [u8],
+    pub pos: usize,
+    /// At most `buf.len()`.
+    pub end: usize,
+}
 
 impl<'a> Cursor<'a> {
+    pub fn new(body: &'a [u8]) -> Self {
+        Self {
+            buf: body,
+            pos: 0,
+            end: body.len(),
+        }
+    }
+
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pos >= self.end
     }
 
     /// Field number and wire type as one number, the way they are written.
     #[inline(always)]
     pub fn tag(&mut self) -> Fast<u32> {
-        match self.0 {
-            [tag @ 8..=0x7f, rest @ ..] => {
-                self.0 = rest;
+        match self.buf.get(self.pos) {
+            Some(tag @ 8..=0x7f) => {
+                self.pos += 1;
                 Ok(u32::from(*tag))
             }
             _ => self.long_tag(),
@@ -41,9 +55,9 @@ impl<'a> Cursor<'a> {
     /// At most five bytes, at most 32 bits, field number not 0.
     #[inline(never)]
     fn long_tag(&mut self) -> Fast<u32> {
-        let before = self.0.len();
+        let before = self.pos;
         let tag = u32::try_from(self.varint()?).map_err(|_| Irregular)?;
-        if tag >> 3 == 0 || before - self.0.len() > 5 {
+        if tag >> 3 == 0 || self.pos - before > 5 {
             return Err(Irregular);
         }
         Ok(tag)
@@ -51,13 +65,13 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     pub fn varint(&mut self) -> Fast<u64> {
-        match self.0 {
-            [low @ ..=0x7f, rest @ ..] => {
-                self.0 = rest;
+        match self.buf.get(self.pos..self.end) {
+            Some([low @ ..=0x7f, ..]) => {
+                self.pos += 1;
                 Ok(u64::from(*low))
             }
-            [low, high @ ..=0x7f, rest @ ..] => {
-                self.0 = rest;
+            Some([low, high @ ..=0x7f, ..]) => {
+                self.pos += 2;
                 Ok(u64::from(*low & 0x7f) | u64::from(*high) << 7)
             }
             _ => self.long_varint(),
@@ -66,48 +80,50 @@ impl<'a> Cursor<'a> {
 
     #[inline(never)]
     fn long_varint(&mut self) -> Fast<u64> {
+        let rest = self.buf.get(self.pos..self.end).ok_or(Irregular)?;
         let mut value = 0u64;
-        for (i, &byte) in self.0.iter().take(10).enumerate() {
+        for (i, &byte) in rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
-                self.0 = &self.0[i + 1..];
+                self.pos += i + 1;
                 return Ok(value);
             }
         }
         Err(Irregular)
     }
 
+    /// The content of a length-delimited field, as a place of its own; this one moves past it.
+    #[inline(always)]
+    pub fn message(&mut self) -> Fast<Self> {
+        let before = self.pos;
+        let size = self.varint()? as usize;
+        // A length of more than five bytes is refused by the official library even when its value is small.
+        if size > self.end - self.pos || self.pos - before > 5 {
+            return Err(Irregular);
+        }
+        let inner = Self {
+            end: self.pos + size,
+            ..*self
+        };
+        self.pos = inner.end;
+        Ok(inner)
+    }
+
     /// The content of a length-delimited field.
     #[inline(always)]
     pub fn bytes(&mut self) -> Fast<&'a [u8]> {
-        let before = self.0.len();
-        let size = self.varint()? as usize;
-        // A length of more than five bytes is refused by the official library even when its value is small.
-        if size > self.0.len() || (before - self.0.len() > 5) {
-            return Err(Irregular);
-        }
-        let (content, rest) = self.0.split_at(size);
-        self.0 = rest;
-        Ok(content)
+        self.message()?.rest()
     }
 
-    /// Like `bytes`, with what stands behind it in the same message: a longer slice, and the content's size in it.
     #[inline(always)]
-    pub fn wide(&mut self) -> Fast<(&'a [u8], usize)> {
-        let before = self.0.len();
-        let size = self.varint()? as usize;
-        if size > self.0.len() || (before - self.0.len() > 5) {
-            return Err(Irregular);
-        }
-        let wide = self.0;
-        self.0 = &wide[size..];
-        Ok((wide, size))
+    pub fn rest(&self) -> Fast<&'a [u8]> {
+        self.buf.get(self.pos..self.end).ok_or(Irregular)
     }
 
     #[inline(always)]
     fn array<const N: usize>(&mut self) -> Fast<[u8; N]> {
-        let (chunk, rest) = self.0.split_first_chunk::<N>().ok_or(Irregular)?;
-        self.0 = rest;
+        let chunk = self.rest()?.first_chunk::<N>().ok_or(Irregular)?;
+        self.pos += N;
         Ok(*chunk)
     }
 
@@ -138,17 +154,18 @@ impl<'a> Cursor<'a> {
         match tag & 7 {
             VARINT => self.varint().map(drop),
             FIXED64 => self.fixed64().map(drop),
-            DELIMITED => self.bytes().map(drop),
+            DELIMITED => self.message().map(drop),
             FIXED32 => self.fixed32().map(drop),
             START_GROUP => {
                 let left = left.checked_sub(1).ok_or(Irregular)?;
-                loop {
+                while !self.is_empty() {
                     let inner = self.tag()?;
                     if inner == tag + 1 {
                         return Ok(());
                     }
                     self.skip(inner, left)?;
                 }
+                Err(Irregular)
             }
             _ => Err(Irregular), // the end of a group that was not begun, or no wire type at all
         }
@@ -166,9 +183,19 @@ pub fn set_text<'a>(slot: &mut &'a [u8], value: &'a [u8]) -> Fast<()> {
     Ok(())
 }
 
+/// The same, when the place it stands at is to be kept.
+#[inline(always)]
+pub fn set_near<'a>(slot: &mut Cursor<'a>, value: Cursor<'a>) -> Fast<()> {
+    if !slot.is_empty() {
+        return Err(Irregular);
+    }
+    *slot = value;
+    Ok(())
+}
+
 /// Set a singular message; a second one would have to be merged into the first.
 #[inline(always)]
-pub fn set_message<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8]) -> Fast<()> {
+pub fn set_message<T>(slot: &mut Option<T>, value: T) -> Fast<()> {
     if slot.is_some() {
         return Err(Irregular);
     }

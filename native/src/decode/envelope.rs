@@ -15,8 +15,8 @@ pub trait Records {
     /// For payloads of so many bytes in all; `limit` is that of `expansion`.
     fn with_capacity(bytes: usize, limit: usize) -> Self;
 
-    /// Read a Span, LogRecord or Metric; `left` is how many levels may still be entered below it.
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop>;
+    /// Read a Span, LogRecord or Metric from `cursor`; `left` is how many levels may still be entered below it.
+    fn push(&mut self, cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Result<(), Stop>;
 
     fn rows(&self) -> usize;
 
@@ -72,10 +72,10 @@ impl<'a, R: Records> Decoder<'a, R> {
 
     /// Read an Export*ServiceRequest.
     pub fn request(&mut self, payload: &'a [u8], tenant: u32) -> Result<(), Stop> {
-        let mut cursor = Cursor(payload);
+        let mut cursor = Cursor::new(payload);
         while !cursor.is_empty() {
             match cursor.tag()? {
-                0x0a => self.in_resource(cursor.bytes()?, tenant)?,
+                0x0a => self.in_resource(cursor.message()?, tenant)?,
                 tag => self.skip(&mut cursor, tag, 0)?,
             }
         }
@@ -87,13 +87,12 @@ impl<'a, R: Records> Decoder<'a, R> {
         cursor.skip(tag, self.limits.depth - depth)
     }
 
-    fn in_resource(&mut self, body: &'a [u8], tenant: u32) -> Result<(), Stop> {
-        let mut cursor = Cursor(body);
+    fn in_resource(&mut self, mut cursor: Cursor<'a>, tenant: u32) -> Result<(), Stop> {
         let (mut resource, mut schema_url): (_, &[u8]) = (None, &[]);
         while !cursor.is_empty() {
             match cursor.tag()? {
                 0x0a => set_message(&mut resource, cursor.bytes()?)?,
-                0x12 => self.in_scope(cursor.bytes()?)?,
+                0x12 => self.in_scope(cursor.message()?)?,
                 0x1a => set_text(&mut schema_url, cursor.bytes()?)?,
                 tag => self.skip(&mut cursor, tag, 1)?,
             }
@@ -110,8 +109,7 @@ impl<'a, R: Records> Decoder<'a, R> {
         Ok(())
     }
 
-    fn in_scope(&mut self, body: &'a [u8]) -> Result<(), Stop> {
-        let mut cursor = Cursor(body);
+    fn in_scope(&mut self, mut cursor: Cursor<'a>) -> Result<(), Stop> {
         let (mut scope, mut schema_url): (_, &[u8]) = (None, &[]);
         let left = self.limits.depth - R::DEPTH;
         while !cursor.is_empty() {
@@ -119,7 +117,7 @@ impl<'a, R: Records> Decoder<'a, R> {
                 0x0a => set_message(&mut scope, cursor.bytes()?)?,
                 0x12 => {
                     self.records
-                        .push(cursor.bytes()?, left, &mut self.unknown)?;
+                        .push(cursor.message()?, left, &mut self.unknown)?;
                     if self.records.expansion() > self.limits.expansion {
                         return Err(Stop::TooLarge);
                     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, RecordBatch};
 
-use super::columns::{numbers, Built, Ids, Irregulars, Texts};
-use super::cursor::{set_message, set_text, Cursor, Irregular};
+use super::columns::{numbers, Built, Ids, Irregulars, Rare};
+use super::cursor::{set_message, set_near, set_text, Cursor, Irregular};
 use super::envelope::{Records, Stop};
+use super::pool::Texts;
 use super::values::{AnyValues, Attributes};
 use crate::schema;
 
@@ -23,10 +24,10 @@ pub struct LogRecords {
     severity_text: Texts,
     body: AnyValues,
     attributes: Attributes,
-    dropped_attributes: Vec<u32>,
+    dropped_attributes: Rare<u32>,
     flags: Vec<u32>,
-    trace_id: Ids,
-    span_id: Ids,
+    trace_id: Ids<16>,
+    span_id: Ids<8>,
     irregular_ids: Irregulars,
     event_name: Texts,
 }
@@ -41,21 +42,21 @@ impl Records for LogRecords {
             severity_text: Texts::with_capacity(rows, rows * 5),
             body: AnyValues::with_capacity(rows),
             attributes: Attributes::with_capacity(rows, bytes),
-            dropped_attributes: Vec::with_capacity(rows),
+            dropped_attributes: Rare::default(),
             flags: Vec::with_capacity(rows),
-            trace_id: Ids::with_capacity(16, rows),
-            span_id: Ids::with_capacity(8, rows),
+            trace_id: Ids::with_capacity(rows),
+            span_id: Ids::with_capacity(rows),
             irregular_ids: Irregulars::default(),
-            event_name: Texts::with_capacity(rows, 0),
+            event_name: Texts::with_capacity(0, 0),
         }
     }
 
     #[inline]
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop> {
-        let mut cursor = Cursor(body);
+    fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Result<(), Stop> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let (mut trace_id, mut span_id): (&[u8], &[u8]) = (&[], &[]);
-        let (mut severity_text, mut event_name): (&[u8], &[u8]) = (&[], &[]);
+        let mut severity_text = Cursor::new(&[]);
+        let mut event_name: &[u8] = &[];
         let (mut time, mut observed_time, mut severity_number) = (0, 0, 0);
         let (mut dropped_attributes, mut flags) = (0, 0);
         let mut content = None;
@@ -63,9 +64,9 @@ impl Records for LogRecords {
             match cursor.tag()? {
                 0x09 => time = cursor.fixed64()?,
                 0x10 => severity_number = cursor.varint32()? as i32,
-                0x1a => set_text(&mut severity_text, cursor.bytes()?)?,
+                0x1a => set_near(&mut severity_text, cursor.message()?)?,
                 0x2a => set_message(&mut content, cursor.bytes()?)?,
-                0x32 => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x32 => self.attributes.push(0x32, &mut cursor, inside, unknown)?,
                 0x38 => dropped_attributes = cursor.varint32()?,
                 0x45 => flags = cursor.fixed32()?,
                 0x4a => trace_id = cursor.bytes()?,
@@ -87,11 +88,11 @@ impl Records for LogRecords {
         self.time.push(time);
         self.observed_time.push(observed_time);
         self.severity_number.push(severity_number);
-        self.severity_text.push(severity_text);
+        self.severity_text.push_near(severity_text);
         self.attributes.close();
-        self.dropped_attributes.push(dropped_attributes);
+        self.dropped_attributes.set(row, dropped_attributes);
         self.flags.push(flags);
-        self.event_name.push(event_name);
+        self.event_name.set_rare(row, event_name);
         Ok(self.body.push(content, inside, unknown)?)
     }
 
@@ -114,12 +115,12 @@ impl Records for LogRecords {
             self.severity_text.strings(None)?,
             self.body.finish()?,
             self.attributes.finish()?,
-            numbers::<UInt32Type>(self.dropped_attributes),
+            self.dropped_attributes.finish::<UInt32Type>(rows)?,
             numbers::<UInt32Type>(self.flags),
             self.trace_id.finish()?,
             self.span_id.finish()?,
             self.irregular_ids.finish(rows)?,
-            self.event_name.strings(None)?,
+            self.event_name.strings_of(rows, None)?,
         ];
         RecordBatch::try_new(Arc::clone(&schema::LOG_RECORDS), columns)
     }

@@ -6,11 +6,12 @@ use arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Ty
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
 
-use super::columns::{numbers, Built, Optional, Texts};
+use super::columns::{numbers, Built, Optional};
 use super::cursor::{set_message, set_text, Cursor, Fast, Irregular};
 use super::envelope::{Records, Stop};
 use super::nested;
 use super::points::{packed, zigzag, Buckets, Exemplars, Number, NumberLists, Quantiles};
+use super::pool::Texts;
 use super::values::Attributes;
 use crate::schema::{self, metric_type};
 
@@ -93,8 +94,7 @@ impl Records for DataPoints {
         }
     }
 
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop> {
-        let mut cursor = Cursor(body);
+    fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Result<(), Stop> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let (mut name, mut description, mut unit): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
         let mut data = None;
@@ -107,7 +107,7 @@ impl Records for DataPoints {
                 0x12 => set_text(&mut description, cursor.bytes()?)?,
                 0x1a => set_text(&mut unit, cursor.bytes()?)?,
                 0x2a | 0x3a | 0x4a | 0x52 | 0x5a => {
-                    set_message(&mut data, cursor.bytes()?)?;
+                    set_message(&mut data, cursor.message()?)?;
                     kind = (tag >> 3) as u8;
                 }
                 0x62 => metadata.push(cursor.bytes()?),
@@ -222,8 +222,8 @@ impl DataPoints {
             self.unit.push(unit);
             for body in metadata {
                 // Counted once, not for every point.
-                self.metadata.push(
-                    (body, body.len()),
+                self.metadata.push_one(
+                    body,
                     left,
                     if point == 0 { unknown } else { &mut again },
                 )?;
@@ -234,15 +234,20 @@ impl DataPoints {
     }
 
     /// Read Gauge, Sum, Histogram, ExponentialHistogram or Summary: they number their fields alike.
-    fn push_data(&mut self, kind: u8, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push_data(
+        &mut self,
+        kind: u8,
+        mut cursor: Cursor<'_>,
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let has_temporality = !matches!(kind, metric_type::GAUGE | metric_type::SUMMARY);
         let (mut temporality, mut monotonic) = (0, false);
         while !cursor.is_empty() {
             match cursor.tag()? {
                 0x0a => {
-                    let point = cursor.bytes()?;
+                    let point = cursor.message()?;
                     match kind {
                         metric_type::HISTOGRAM => self.push_histogram(point, inside, unknown)?,
                         metric_type::EXPONENTIAL_HISTOGRAM => {
@@ -310,8 +315,7 @@ impl DataPoints {
         self.flags.push(common.flags);
     }
 
-    fn push_number(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push_number(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut common = Common::default();
         let mut number = Number::default();
@@ -320,9 +324,9 @@ impl DataPoints {
                 0x11 => common.start = cursor.fixed64()?,
                 0x19 => common.time = cursor.fixed64()?,
                 0x21 => number.set_double(cursor.double()?),
-                0x2a => self.exemplars.push(cursor.bytes()?, inside, unknown)?,
+                0x2a => self.exemplars.push(cursor.message()?, inside, unknown)?,
                 0x31 => number.set_int(cursor.fixed64()?),
-                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x3a => self.attributes.push(0x3a, &mut cursor, inside, unknown)?,
                 0x40 => common.flags = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;
@@ -336,8 +340,7 @@ impl DataPoints {
         Ok(())
     }
 
-    fn push_histogram(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push_histogram(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut common = Common::default();
         let mut count = 0;
@@ -360,8 +363,8 @@ impl DataPoints {
                     cursor.bytes()?,
                     f64::from_le_bytes,
                 )?,
-                0x42 => self.exemplars.push(cursor.bytes()?, inside, unknown)?,
-                0x4a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x42 => self.exemplars.push(cursor.message()?, inside, unknown)?,
+                0x4a => self.attributes.push(0x4a, &mut cursor, inside, unknown)?,
                 0x50 => common.flags = cursor.varint32()?,
                 0x59 => min = Some(cursor.double()?),
                 0x61 => max = Some(cursor.double()?),
@@ -381,8 +384,12 @@ impl DataPoints {
         Ok(())
     }
 
-    fn push_exponential(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push_exponential(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut common = Common::default();
         let (mut count, mut scale, mut zero_count, mut zero_threshold) = (0, 0, 0, 0.0);
@@ -390,7 +397,7 @@ impl DataPoints {
         let (mut positive, mut negative) = (None, None);
         while !cursor.is_empty() {
             match cursor.tag()? {
-                0x0a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x0a => self.attributes.push(0x0a, &mut cursor, inside, unknown)?,
                 0x11 => common.start = cursor.fixed64()?,
                 0x19 => common.time = cursor.fixed64()?,
                 0x21 => count = cursor.fixed64()?,
@@ -400,7 +407,7 @@ impl DataPoints {
                 0x42 => set_message(&mut positive, cursor.bytes()?)?,
                 0x4a => set_message(&mut negative, cursor.bytes()?)?,
                 0x50 => common.flags = cursor.varint32()?,
-                0x5a => self.exemplars.push(cursor.bytes()?, inside, unknown)?,
+                0x5a => self.exemplars.push(cursor.message()?, inside, unknown)?,
                 0x61 => min = Some(cursor.double()?),
                 0x69 => max = Some(cursor.double()?),
                 0x71 => zero_threshold = cursor.double()?,
@@ -422,8 +429,7 @@ impl DataPoints {
         self.negative.push(negative, inside, unknown)
     }
 
-    fn push_summary(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push_summary(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut common = Common::default();
         let (mut count, mut sum) = (0, 0.0);
@@ -434,7 +440,7 @@ impl DataPoints {
                 0x21 => count = cursor.fixed64()?,
                 0x29 => sum = cursor.double()?,
                 0x32 => self.quantiles.push(cursor.bytes()?, inside, unknown)?,
-                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x3a => self.attributes.push(0x3a, &mut cursor, inside, unknown)?,
                 0x40 => common.flags = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;

@@ -60,7 +60,7 @@ fn elements<'a>(
     element: fn(&'a [u8], u32, &mut u64, &mut Vec<u8>) -> Fast<()>,
 ) -> Fast<()> {
     let inside = left.checked_sub(1).ok_or(Irregular)?;
-    let mut cursor = Cursor(body);
+    let mut cursor = Cursor::new(body);
     while !cursor.is_empty() {
         match cursor.tag()? {
             0x0a => {
@@ -99,7 +99,7 @@ impl<'a> KeyValue<'a> {
     #[inline(always)]
     pub fn read(body: &'a [u8], left: u32, unknown: &mut u64) -> Fast<Self> {
         let mut found = Self::default();
-        let mut cursor = Cursor(body);
+        let mut cursor = Cursor::new(body);
         while !cursor.is_empty() {
             match cursor.tag()? {
                 0x0a => set_text(&mut found.key, cursor.bytes()?)?,
@@ -134,7 +134,7 @@ pub fn key_value(body: &[u8], left: u32, unknown: &mut u64, out: &mut Vec<u8>) -
 }
 
 fn any_value(body: &[u8], left: u32, unknown: &mut u64, out: &mut Vec<u8>) -> Fast<()> {
-    let mut cursor = Cursor(body);
+    let mut cursor = Cursor::new(body);
     let mut set = false;
     while !cursor.is_empty() {
         let tag = cursor.tag()?;

@@ -7,8 +7,9 @@ use arrow_array::types::UInt32Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
 
-use super::columns::{list, numbers, structs, Built, Ends, Texts};
+use super::columns::{list, numbers, structs, Built, Ends};
 use super::cursor::{set_text, Cursor, Fast, Irregular};
+use super::pool::Texts;
 use super::values::{describe_text, Attributes};
 use crate::schema;
 
@@ -148,12 +149,12 @@ impl ResourceTable {
         left: u32,
         unknown: &mut u64,
     ) -> Fast<()> {
-        let mut cursor = Cursor(resource.unwrap_or_default());
+        let mut cursor = Cursor::new(resource.unwrap_or_default());
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut dropped = 0;
         while !cursor.is_empty() {
             match cursor.tag()? {
-                0x0a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x0a => self.attributes.push(0x0a, &mut cursor, inside, unknown)?,
                 0x10 => dropped = cursor.varint32()?,
                 0x1a => self.refs.push(cursor.bytes()?, inside, unknown)?,
                 tag => {
@@ -171,7 +172,7 @@ impl ResourceTable {
         Ok(())
     }
 
-    fn describe(&self) -> Vec<u8> {
+    fn describe(&mut self) -> Vec<u8> {
         let last = self.tenant.len() - 1;
         let mut out = Vec::with_capacity(256);
         out.extend(self.tenant[last].to_le_bytes());
@@ -216,7 +217,7 @@ impl EntityRefs {
     }
 
     fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+        let mut cursor = Cursor::new(body);
         let (mut schema_url, mut kind): (&[u8], &[u8]) = (&[], &[]);
         while !cursor.is_empty() {
             match cursor.tag()? {
@@ -398,7 +399,7 @@ impl ScopeTable {
         left: u32,
         unknown: &mut u64,
     ) -> Fast<()> {
-        let mut cursor = Cursor(scope.unwrap_or_default());
+        let mut cursor = Cursor::new(scope.unwrap_or_default());
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let (mut name, mut version): (&[u8], &[u8]) = (&[], &[]);
         let mut dropped = 0;
@@ -406,7 +407,7 @@ impl ScopeTable {
             match cursor.tag()? {
                 0x0a => set_text(&mut name, cursor.bytes()?)?,
                 0x12 => set_text(&mut version, cursor.bytes()?)?,
-                0x1a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x1a => self.attributes.push(0x1a, &mut cursor, inside, unknown)?,
                 0x20 => dropped = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;
@@ -423,7 +424,7 @@ impl ScopeTable {
         Ok(())
     }
 
-    fn describe(&self) -> Vec<u8> {
+    fn describe(&mut self) -> Vec<u8> {
         let last = self.present.len() - 1;
         let mut out = Vec::with_capacity(128);
         out.push(u8::from(self.present[last]));

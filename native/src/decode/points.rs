@@ -6,8 +6,9 @@ use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, 
 use arrow_array::{Array, ArrayRef, PrimitiveArray};
 use arrow_buffer::NullBufferBuilder;
 
-use super::columns::{list, numbers, structs, trimmed, Built, Ends, Optional, Texts};
+use super::columns::{list, numbers, structs, trimmed, Built, Ends, Optional};
 use super::cursor::{Cursor, Fast, Irregular};
+use super::pool::Texts;
 use super::values::Attributes;
 use crate::schema;
 
@@ -78,14 +79,14 @@ impl Buckets {
     }
 
     pub fn push(&mut self, body: Option<&[u8]>, left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body.unwrap_or_default());
+        let mut cursor = Cursor::new(body.unwrap_or_default());
         let mut offset = 0;
         while !cursor.is_empty() {
             match cursor.tag()? {
                 0x08 => offset = zigzag(cursor.varint32()?),
                 0x10 => self.counts.push(cursor.varint()?),
                 0x12 => {
-                    let mut counts = Cursor(cursor.bytes()?);
+                    let mut counts = Cursor::new(cursor.bytes()?);
                     while !counts.is_empty() {
                         self.counts.push(counts.varint()?);
                     }
@@ -144,7 +145,7 @@ impl Quantiles {
     }
 
     pub fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+        let mut cursor = Cursor::new(body);
         let (mut quantile, mut value) = (0.0, 0.0);
         while !cursor.is_empty() {
             match cursor.tag()? {
@@ -233,8 +234,7 @@ impl Exemplars {
         }
     }
 
-    pub fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    pub fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut time = 0;
         let mut number = Number::default();
@@ -246,7 +246,7 @@ impl Exemplars {
                 0x22 => span_id = cursor.bytes()?,
                 0x2a => trace_id = cursor.bytes()?,
                 0x31 => number.set_int(cursor.fixed64()?),
-                0x3a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x3a => self.attributes.push(0x3a, &mut cursor, inside, unknown)?,
                 tag => {
                     cursor.skip(tag, left)?;
                     *unknown += 1;

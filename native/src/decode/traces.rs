@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_buffer::NullBufferBuilder;
 
-use super::columns::{list, numbers, structs, Built, Ends, Ids, Irregulars, Optional, Texts};
-use super::cursor::{set_message, set_text, Cursor, Fast, Irregular};
+use super::columns::{list, numbers, structs, Built, Ends, Ids, Irregulars, Optional, Rare};
+use super::cursor::{set_message, set_near, set_text, Cursor, Fast, Irregular};
 use super::envelope::{Records, Stop};
+use super::pool::Texts;
 use super::values::Attributes;
 use crate::schema;
 
@@ -18,9 +18,9 @@ const BYTES_PER_SPAN: usize = 400;
 const ROW_BYTES: usize = 140;
 
 pub struct Spans {
-    trace_id: Ids,
-    span_id: Ids,
-    parent_span_id: Ids,
+    trace_id: Ids<16>,
+    span_id: Ids<8>,
+    parent_span_id: Ids<8>,
     irregular_ids: Irregulars,
     trace_state: Texts,
     flags: Vec<u32>,
@@ -29,49 +29,49 @@ pub struct Spans {
     start: Vec<u64>,
     end: Vec<u64>,
     attributes: Attributes,
-    dropped_attributes: Vec<u32>,
+    dropped_attributes: Rare<u32>,
     events: Events,
-    dropped_events: Vec<u32>,
+    dropped_events: Rare<u32>,
     links: Links,
-    dropped_links: Vec<u32>,
+    dropped_links: Rare<u32>,
     status_code: Optional<i32>,
     status_message: Texts,
-    status: NullBufferBuilder,
+    no_status: Rare<u8>,
 }
 
 impl Records for Spans {
     fn with_capacity(bytes: usize, _limit: usize) -> Self {
         let rows = bytes / BYTES_PER_SPAN;
         Self {
-            trace_id: Ids::with_capacity(16, rows),
-            span_id: Ids::with_capacity(8, rows),
-            parent_span_id: Ids::with_capacity(8, rows),
+            trace_id: Ids::with_capacity(rows),
+            span_id: Ids::with_capacity(rows),
+            parent_span_id: Ids::with_capacity(rows),
             irregular_ids: Irregulars::default(),
-            trace_state: Texts::with_capacity(rows, 0),
+            trace_state: Texts::with_capacity(0, 0),
             flags: Vec::with_capacity(rows),
             name: Texts::with_capacity(rows, rows * 20),
             kind: Vec::with_capacity(rows),
             start: Vec::with_capacity(rows),
             end: Vec::with_capacity(rows),
             attributes: Attributes::with_capacity(rows, bytes),
-            dropped_attributes: Vec::with_capacity(rows),
+            dropped_attributes: Rare::default(),
             events: Events::with_capacity(rows),
-            dropped_events: Vec::with_capacity(rows),
+            dropped_events: Rare::default(),
             links: Links::with_capacity(rows),
-            dropped_links: Vec::with_capacity(rows),
+            dropped_links: Rare::default(),
             status_code: Optional::with_capacity(rows),
-            status_message: Texts::with_capacity(rows, 0),
-            status: NullBufferBuilder::new(rows),
+            status_message: Texts::with_capacity(0, 0),
+            no_status: Rare::default(),
         }
     }
 
     #[inline]
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Result<(), Stop> {
-        let mut cursor = Cursor(body);
+    fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Result<(), Stop> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let (mut trace_id, mut span_id, mut parent_span_id): (&[u8], &[u8], &[u8]) =
             (&[], &[], &[]);
-        let (mut trace_state, mut name): (&[u8], &[u8]) = (&[], &[]);
+        let mut trace_state: &[u8] = &[];
+        let mut name = Cursor::new(&[]);
         let (mut flags, mut kind, mut start, mut end) = (0, 0, 0, 0);
         let (mut dropped_attributes, mut dropped_events, mut dropped_links) = (0, 0, 0);
         let mut status = None;
@@ -81,15 +81,15 @@ impl Records for Spans {
                 0x12 => span_id = cursor.bytes()?,
                 0x1a => set_text(&mut trace_state, cursor.bytes()?)?,
                 0x22 => parent_span_id = cursor.bytes()?,
-                0x2a => set_text(&mut name, cursor.bytes()?)?,
+                0x2a => set_near(&mut name, cursor.message()?)?,
                 0x30 => kind = cursor.varint32()? as i32,
                 0x39 => start = cursor.fixed64()?,
                 0x41 => end = cursor.fixed64()?,
-                0x4a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x4a => self.attributes.push(0x4a, &mut cursor, inside, unknown)?,
                 0x50 => dropped_attributes = cursor.varint32()?,
-                0x5a => self.events.push(cursor.bytes()?, inside, unknown)?,
+                0x5a => self.events.push(cursor.message()?, inside, unknown)?,
                 0x60 => dropped_events = cursor.varint32()?,
-                0x6a => self.links.push(cursor.bytes()?, inside, unknown)?,
+                0x6a => self.links.push(cursor.message()?, inside, unknown)?,
                 0x70 => dropped_links = cursor.varint32()?,
                 0x7a => set_message(&mut status, cursor.bytes()?)?,
                 0x85 => flags = cursor.fixed32()?,
@@ -114,18 +114,18 @@ impl Records for Spans {
                 ],
             );
         }
-        self.trace_state.push(trace_state);
+        self.trace_state.set_rare(row, trace_state);
         self.flags.push(flags);
-        self.name.push(name);
+        self.name.push_near(name);
         self.kind.push(kind);
         self.start.push(start);
         self.end.push(end);
         self.attributes.close();
-        self.dropped_attributes.push(dropped_attributes);
+        self.dropped_attributes.set(row, dropped_attributes);
         self.events.close();
-        self.dropped_events.push(dropped_events);
+        self.dropped_events.set(row, dropped_events);
         self.links.close();
-        self.dropped_links.push(dropped_links);
+        self.dropped_links.set(row, dropped_links);
         Ok(self.push_status(status, inside, unknown)?)
     }
 
@@ -140,7 +140,7 @@ impl Records for Spans {
             + self.links.attributes.expansion()
     }
 
-    fn finish(mut self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {
+    fn finish(self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {
         let rows = self.kind.len();
         let columns = vec![
             resource,
@@ -149,20 +149,21 @@ impl Records for Spans {
             self.span_id.finish()?,
             self.parent_span_id.finish()?,
             self.irregular_ids.finish(rows)?,
-            self.trace_state.strings(None)?,
+            self.trace_state.strings_of(rows, None)?,
             numbers::<UInt32Type>(self.flags),
             self.name.strings(None)?,
             numbers::<Int32Type>(self.kind),
             numbers::<UInt64Type>(self.start),
             numbers::<UInt64Type>(self.end),
             self.attributes.finish()?,
-            numbers::<UInt32Type>(self.dropped_attributes),
+            self.dropped_attributes.finish::<UInt32Type>(rows)?,
             self.events.finish()?,
-            numbers::<UInt32Type>(self.dropped_events),
+            self.dropped_events.finish::<UInt32Type>(rows)?,
             self.links.finish()?,
-            numbers::<UInt32Type>(self.dropped_links),
+            self.dropped_links.finish::<UInt32Type>(rows)?,
             self.status_code.finish::<Int32Type>()?,
-            self.status_message.strings(self.status.finish())?,
+            self.status_message
+                .strings_of(rows, self.no_status.into_nulls(rows))?,
         ];
         RecordBatch::try_new(Arc::clone(&schema::SPANS), columns)
     }
@@ -173,11 +174,10 @@ impl Spans {
     fn push_status(&mut self, body: Option<&[u8]>, left: u32, unknown: &mut u64) -> Fast<()> {
         let Some(body) = body else {
             self.status_code.push(None);
-            self.status_message.push(&[]);
-            self.status.append_null();
+            self.no_status.set(self.kind.len() - 1, 1);
             return Ok(());
         };
-        let mut cursor = Cursor(body);
+        let mut cursor = Cursor::new(body);
         let mut message: &[u8] = &[];
         let mut code = 0;
         while !cursor.is_empty() {
@@ -191,8 +191,7 @@ impl Spans {
             }
         }
         self.status_code.push(Some(code));
-        self.status_message.push(message);
-        self.status.append_non_null();
+        self.status_message.set_rare(self.kind.len() - 1, message);
         Ok(())
     }
 }
@@ -216,8 +215,7 @@ impl Events {
         }
     }
 
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let mut name: &[u8] = &[];
         let (mut time, mut dropped) = (0, 0);
@@ -225,7 +223,7 @@ impl Events {
             match cursor.tag()? {
                 0x09 => time = cursor.fixed64()?,
                 0x12 => set_text(&mut name, cursor.bytes()?)?,
-                0x1a => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x1a => self.attributes.push(0x1a, &mut cursor, inside, unknown)?,
                 0x20 => dropped = cursor.varint32()?,
                 tag => {
                     cursor.skip(tag, left)?;
@@ -285,8 +283,7 @@ impl Links {
         }
     }
 
-    fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let mut cursor = Cursor(body);
+    fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Fast<()> {
         let inside = left.checked_sub(1).ok_or(Irregular)?;
         let (mut trace_id, mut span_id, mut trace_state): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
         let (mut dropped, mut flags) = (0, 0);
@@ -295,7 +292,7 @@ impl Links {
                 0x0a => trace_id = cursor.bytes()?,
                 0x12 => span_id = cursor.bytes()?,
                 0x1a => set_text(&mut trace_state, cursor.bytes()?)?,
-                0x22 => self.attributes.push(cursor.wide()?, inside, unknown)?,
+                0x22 => self.attributes.push(0x22, &mut cursor, inside, unknown)?,
                 0x28 => dropped = cursor.varint32()?,
                 0x35 => flags = cursor.fixed32()?,
                 tag => {

@@ -4,138 +4,154 @@ use std::sync::Arc;
 
 use arrow_array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow_array::{ArrayRef, BooleanArray, PrimitiveArray};
-use arrow_buffer::{BooleanBuffer, NullBuffer};
+use arrow_buffer::{NullBuffer, ScalarBuffer};
 
-use super::columns::{equal_bits, list, structs, trimmed, Built, Ends, Texts};
+use super::columns::{equal_bits, list, structs, trimmed, zeros, Built, Ends};
 use super::cursor::{Cursor, Fast, Irregular};
 use super::nested::{self, KeyValue};
+use super::pool::{Pool, Texts, WINDOW};
 use crate::schema::{self, value_type as kind};
 
 /// Bytes of payload per attribute, for a first guess of how many rows there will be.
 const BYTES_PER_ATTRIBUTE: usize = 36;
 
-/// AnyValues: `types`, `strings` and `ints` have a row for each. The other children are filled up to the last row of their
-/// kind only, since most batches hold few of them. All are null where the type is another.
+/// Rows that are put together here before they go to their columns, where each would need a check of its own for room.
+const BLOCK: usize = 512;
+
+struct Block {
+    types: [u8; BLOCK],
+    ints: [i64; BLOCK],
+    key_ends: [i32; BLOCK],
+    text_ends: [i32; BLOCK],
+}
+
+/// KeyValues, or AnyValues without keys. `types`, `ints` and the strings have an element for each. The other children are
+/// filled up to the last row of their kind only, since most batches hold few of them. All are null where the type is
+/// another.
 pub struct Values {
+    block: Box<Block>,
+    in_block: usize,
     types: Vec<u8>,
-    strings: Texts,
     ints: Vec<i64>,
+    keys: Pool,
+    key_ends: Ends,
+    texts: Pool,
+    text_ends: Ends,
     doubles: Vec<f64>,
-    bools: Vec<bool>,
+    /// 0 or 1.
+    bools: Vec<u8>,
     bytes: Texts,
 }
 
 /// Set row `row`, after letting the missing ones before it be the default.
 #[inline(always)]
 fn set_at<T: Copy + Default>(values: &mut Vec<T>, row: usize, value: T) {
-    if values.len() < row {
-        values.resize(row, T::default());
+    while values.len() < row {
+        values.push(T::default());
     }
     values.push(value);
 }
 
 impl Values {
-    fn with_capacity(rows: usize) -> Self {
+    fn with_capacity(rows: usize, key_bytes: usize) -> Self {
+        let block = Block {
+            types: [0; BLOCK],
+            ints: [0; BLOCK],
+            key_ends: [0; BLOCK],
+            text_ends: [0; BLOCK],
+        };
         Self {
+            block: Box::new(block),
+            in_block: 0,
             types: Vec::with_capacity(rows),
-            strings: Texts::with_capacity(rows, rows * 12),
             ints: Vec::with_capacity(rows),
+            keys: Pool::with_capacity(key_bytes),
+            key_ends: Ends::with_capacity(rows),
+            texts: Pool::with_capacity(rows * 12),
+            text_ends: Ends::with_capacity(rows),
             doubles: Vec::new(),
             bools: Vec::new(),
             bytes: Texts::with_capacity(0, 0),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> usize {
-        self.types.len()
+        self.types.len() + self.in_block
     }
 
-    pub fn push_none(&mut self) {
-        self.push_other(kind::NONE);
-    }
-
-    /// Add a row whose value, if it has one, is in none of the two children that are always filled.
+    /// Add a row after its key, its string or its element of a child that is not always filled.
     #[inline(always)]
-    fn push_other(&mut self, found: u8) {
-        self.strings.push_empty();
-        self.ints.push(0);
-        self.types.push(found);
+    fn add(&mut self, found: u8, int: i64) {
+        let row = self.in_block % BLOCK;
+        self.block.types[row] = found;
+        self.block.ints[row] = int;
+        self.block.key_ends[row] = self.keys.end() as i32;
+        self.block.text_ends[row] = self.texts.end() as i32;
+        self.in_block = row + 1;
+        if self.in_block == BLOCK {
+            self.flush();
+        }
+    }
+
+    #[inline(never)]
+    fn flush(&mut self) {
+        let rows = std::mem::take(&mut self.in_block);
+        self.types.extend_from_slice(&self.block.types[..rows]);
+        self.ints.extend_from_slice(&self.block.ints[..rows]);
+        self.key_ends.extend(&self.block.key_ends[..rows]);
+        self.text_ends.extend(&self.block.text_ends[..rows]);
+    }
+
+    fn push_string(&mut self, text: &[u8]) {
+        self.texts.push(text);
+        self.add(kind::STRING, 0);
     }
 
     #[inline(always)]
-    fn push_string(&mut self, wide: &[u8], size: usize) {
-        self.strings.push_wide(wide, size);
-        self.ints.push(0);
-        self.types.push(kind::STRING);
-    }
-
-    #[inline(always)]
-    fn push_int(&mut self, value: i64, found: u8) {
-        self.strings.push_empty();
-        self.ints.push(value);
-        self.types.push(found);
+    fn push_bool(&mut self, value: bool) {
+        let row = self.len();
+        set_at(&mut self.bools, row, u8::from(value));
+        self.add(kind::BOOL, 0);
     }
 
     fn push_raw(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let row = self.types.len();
+        let row = self.len();
         self.bytes
             .write_at(row, |out| nested::key_value(body, left, unknown, out))?;
-        self.push_other(kind::RAW);
+        self.add(kind::RAW, 0);
         Ok(())
     }
 
     /// Read an AnyValue; `left` is how many levels may still be entered below it.
-    #[inline(always)]
+    #[inline]
     pub fn push(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        self.push_wide(body, body.len(), left, unknown)
-    }
-
-    /// Read the AnyValue in the first `size` bytes of `wide`.
-    #[inline(always)]
-    fn push_wide(&mut self, wide: &[u8], size: usize, left: u32, unknown: &mut u64) -> Fast<()> {
-        match wide {
-            // A string and nothing else, of less than 128 bytes: what most values are.
-            [0x0a, length @ ..=0x7f, text @ ..] if usize::from(*length) + 2 == size => {
-                self.push_string(text, size - 2);
+        // A string and nothing else, of less than 128 bytes: what most values are.
+        if let [0x0a, size @ ..=0x7f, text @ ..] = body {
+            if text.len() == usize::from(*size) {
+                self.push_string(text);
                 return Ok(());
             }
-            // A small integer and nothing else.
-            [0x18, low @ ..=0x7f, ..] if size == 2 => {
-                self.push_int(i64::from(*low), kind::INT);
-                return Ok(());
-            }
-            [0x18, low, high @ ..=0x7f, ..] if size == 3 && *low > 0x7f => {
-                self.push_int(i64::from(*low & 0x7f) | i64::from(*high) << 7, kind::INT);
-                return Ok(());
-            }
-            _ => {}
         }
-        self.push_any(&wide[..size], left, unknown)
+        self.push_any(body, left, unknown)
     }
 
     fn push_any(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
-        let row = self.types.len();
-        let mut cursor = Cursor(body);
+        let row = self.len();
+        let mut cursor = Cursor::new(body);
         while !cursor.is_empty() {
             let tag = cursor.tag()?;
             let known = matches!(tag, 0x0a | 0x10 | 0x18 | 0x21 | 0x2a | 0x32 | 0x3a | 0x40);
-            if known && self.types.len() > row {
+            if known && self.len() > row {
                 return Err(Irregular); // a second member of the oneof
             }
             match tag {
-                0x0a => {
-                    let text = cursor.bytes()?;
-                    self.push_string(text, text.len());
-                }
-                0x10 => {
-                    set_at(&mut self.bools, row, cursor.varint()? != 0);
-                    self.push_other(kind::BOOL);
-                }
-                0x18 => self.push_int(cursor.varint()? as i64, kind::INT),
+                0x0a => self.push_string(cursor.bytes()?),
+                0x10 => self.push_bool(cursor.varint()? != 0),
+                0x18 => self.add(kind::INT, cursor.varint()? as i64),
                 0x21 => {
                     set_at(&mut self.doubles, row, cursor.double()?);
-                    self.push_other(kind::DOUBLE);
+                    self.add(kind::DOUBLE, 0);
                 }
                 0x2a | 0x32 => {
                     let content = cursor.bytes()?;
@@ -144,41 +160,46 @@ impl Values {
                     let element = if list { nested::array } else { nested::kvlist };
                     self.bytes
                         .write_at(row, |out| element(content, inside, unknown, out))?;
-                    self.push_other(if list { kind::ARRAY } else { kind::KVLIST });
+                    self.add(if list { kind::ARRAY } else { kind::KVLIST }, 0);
                 }
                 0x3a => {
                     self.bytes.push_at(row, cursor.bytes()?);
-                    self.push_other(kind::BYTES);
+                    self.add(kind::BYTES, 0);
                 }
-                0x40 => self.push_int(i64::from(cursor.varint32()? as i32), kind::STRINDEX),
+                0x40 => self.add(kind::STRINDEX, i64::from(cursor.varint32()? as i32)),
                 tag => {
                     cursor.skip(tag, left)?;
                     *unknown += 1;
                 }
             }
         }
-        if self.types.len() == row {
-            self.push_other(kind::EMPTY);
+        if self.len() == row {
+            self.add(kind::EMPTY, 0);
         }
         Ok(())
     }
 
     fn truncate(&mut self, rows: usize) {
+        self.flush();
         self.types.truncate(rows);
-        self.strings.truncate(rows);
         self.ints.truncate(rows);
+        self.key_ends.truncate(rows);
+        self.keys.truncate(self.key_ends.last());
+        self.text_ends.truncate(rows);
+        self.texts.truncate(self.text_ends.last());
         self.doubles.truncate(rows);
         self.bools.truncate(rows);
         self.bytes.truncate(rows);
     }
 
-    /// Append what tells this value from every other.
+    /// Append what tells this row from every other; `flush` before.
     fn describe(&self, row: usize, out: &mut Vec<u8>) {
         let found = self.types[row];
         out.push(found);
+        describe_text(&self.keys.bytes()[self.key_ends.range(row)], out);
         match found {
-            kind::STRING => describe_text(self.strings.get(row), out),
-            kind::BOOL => out.push(u8::from(self.bools[row])),
+            kind::STRING => describe_text(&self.texts.bytes()[self.text_ends.range(row)], out),
+            kind::BOOL => out.push(self.bools[row]),
             kind::INT | kind::STRINDEX => out.extend(self.ints[row].to_le_bytes()),
             kind::DOUBLE => out.extend(self.doubles[row].to_le_bytes()),
             kind::ARRAY | kind::KVLIST | kind::BYTES | kind::RAW => {
@@ -188,8 +209,17 @@ impl Values {
         }
     }
 
+    /// The keys.
+    fn keys(&mut self) -> Built<ArrayRef> {
+        self.flush();
+        let keys = std::mem::replace(&mut self.keys, Pool::with_capacity(0));
+        let ends = std::mem::replace(&mut self.key_ends, Ends::with_capacity(0));
+        keys.strings(ends, None)
+    }
+
     /// The children in the order of the schema.
     fn children(mut self) -> Built<Vec<ArrayRef>> {
+        self.flush();
         let rows = self.len();
         let types = self.types;
         let nulls_but = |filled: usize, kinds: &[u8]| -> Option<NullBuffer> {
@@ -208,31 +238,48 @@ impl Values {
             &[kind::ARRAY, kind::KVLIST, kind::BYTES, kind::RAW],
         );
         let any = types.contains(&kind::NONE).then(|| not_none(&types));
-        self.doubles.resize(rows, 0.0);
-        self.bools.resize(rows, false);
-        self.bytes.pad(rows);
+        let doubles_of = if self.doubles.is_empty() {
+            zeros(rows)
+        } else {
+            self.doubles.resize(rows, 0.0);
+            ScalarBuffer::from(trimmed(self.doubles))
+        };
+        self.bools.resize(rows, 0);
         Ok(vec![
             Arc::new(PrimitiveArray::<UInt8Type>::try_new(
                 trimmed(types).into(),
                 any,
             )?),
-            self.strings.strings(strings)?,
+            self.texts.strings(self.text_ends, strings)?,
             Arc::new(PrimitiveArray::<Int64Type>::try_new(
                 trimmed(self.ints).into(),
                 ints,
             )?),
-            Arc::new(PrimitiveArray::<Float64Type>::try_new(
-                trimmed(self.doubles).into(),
-                doubles,
-            )?),
-            Arc::new(BooleanArray::new(BooleanBuffer::from(self.bools), bools)),
-            self.bytes.binary(bytes)?,
+            Arc::new(PrimitiveArray::<Float64Type>::try_new(doubles_of, doubles)?),
+            Arc::new(BooleanArray::new(equal_bits(&self.bools, 1), bools)),
+            self.bytes.binary_of(rows, bytes)?,
         ])
     }
 }
 
 fn not_none(types: &[u8]) -> NullBuffer {
     NullBuffer::new(!&equal_bits(types, kind::NONE))
+}
+
+/// The varint of up to four bytes that an AnyValue of `value` bytes ends with; None when it is longer.
+#[inline(always)]
+fn short_varint(window: &[u8; WINDOW], begin: usize, value: usize) -> Option<u64> {
+    let word = u32::from_le_bytes(*window[begin..].first_chunk()?);
+    // The highest bit is set in all bytes but the last.
+    let word = match value {
+        2 if word & 0x80 == 0 => word & 0x7f,
+        3 if word & 0x8080 == 0x80 => word & 0x7fff,
+        4 if word & 0x80_8080 == 0x8080 => word & 0x7f_ffff,
+        5 if word & 0x8080_8080 == 0x80_8080 => word,
+        _ => return None,
+    };
+    let low = word & 0x7f | word >> 1 & 0x3f80 | word >> 2 & 0x1f_c000 | word >> 3 & 0xfe0_0000;
+    Some(u64::from(low))
 }
 
 pub fn describe_text(text: &[u8], out: &mut Vec<u8>) {
@@ -245,7 +292,7 @@ pub struct AnyValues(Values);
 
 impl AnyValues {
     pub fn with_capacity(rows: usize) -> Self {
-        Self(Values::with_capacity(rows))
+        Self(Values::with_capacity(rows, 0))
     }
 
     #[inline]
@@ -253,25 +300,22 @@ impl AnyValues {
         match body {
             Some(body) => self.0.push(body, left, unknown),
             None => {
-                self.0.push_none();
+                self.0.add(kind::NONE, 0);
                 Ok(())
             }
         }
     }
 
-    pub fn finish(self) -> Built<ArrayRef> {
-        let nulls = self
-            .0
-            .types
-            .contains(&kind::NONE)
-            .then(|| not_none(&self.0.types));
+    pub fn finish(mut self) -> Built<ArrayRef> {
+        self.0.flush();
+        let types = &self.0.types;
+        let nulls = types.contains(&kind::NONE).then(|| not_none(types));
         structs(&schema::ANY_VALUE, self.0.children()?, nulls)
     }
 }
 
 /// A column of attribute lists. Add the attributes of a row, then `close` it.
 pub struct Attributes {
-    keys: Texts,
     values: Values,
     ends: Ends,
 }
@@ -281,40 +325,84 @@ impl Attributes {
     pub fn with_capacity(rows: usize, bytes: usize) -> Self {
         let attributes = bytes / BYTES_PER_ATTRIBUTE;
         Self {
-            keys: Texts::with_capacity(attributes, bytes / 2),
-            values: Values::with_capacity(attributes),
+            values: Values::with_capacity(attributes, bytes / 2),
             ends: Ends::with_capacity(rows),
         }
     }
 
-    /// Add a KeyValue to the open row; `left` is how many levels may still be entered below the KeyValue.
+    /// Add the KeyValue whose length is next, and all that follow it in fields of the same tag, to the open row; `left` is
+    /// how many levels may still be entered below a KeyValue.
     ///
-    /// It stands in the first `size` bytes of `wide`, and what follows there belongs to the same record.
-    #[inline(always)]
-    pub fn push(&mut self, (wide, size): (&[u8], usize), left: u32, unknown: &mut u64) -> Fast<()> {
-        // Key and value in this order, each shorter than 128 bytes: what encoders write.
-        if let [0x0a, length @ ..=0x7f, key @ ..] = wide {
-            let length = usize::from(*length);
-            if let Some([0x12, inner @ ..=0x7f, value @ ..]) = key.get(length..) {
-                let inner = usize::from(*inner);
-                if length + inner + 4 == size {
-                    self.keys.push_wide(key, length);
-                    return self.values.push_wide(
-                        value,
-                        inner,
-                        left.checked_sub(1).ok_or(Irregular)?,
-                        unknown,
-                    );
+    /// Most of a payload passes through here. The loop keeps the place in registers, which `cursor` would not.
+    #[inline(never)]
+    pub fn push(
+        &mut self,
+        tag: u8,
+        cursor: &mut Cursor<'_>,
+        left: u32,
+        unknown: &mut u64,
+    ) -> Fast<()> {
+        let Cursor { buf, mut pos, end } = *cursor;
+        loop {
+            match self.push_short(buf, pos, end) {
+                Some(next) => pos = next,
+                None => {
+                    let mut one = Cursor { buf, pos, end };
+                    self.push_one(one.bytes()?, left, unknown)?;
+                    pos = one.pos;
                 }
             }
+            if pos >= end || buf.get(pos) != Some(&tag) {
+                cursor.pos = pos;
+                return Ok(());
+            }
+            pos += 1;
         }
-        self.push_general(&wide[..size], left, unknown)
     }
 
-    fn push_general(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
+    /// Add a KeyValue of less than 128 bytes with a key and then a value that is a string, a small integer or a boolean,
+    /// and return where it ends: what nearly all are. It is read from a window of a fixed size, the indices into which
+    /// are known to be inside.
+    #[inline(always)]
+    fn push_short(&mut self, buf: &[u8], pos: usize, end: usize) -> Option<usize> {
+        let window: &[u8; WINDOW] = buf.get(pos..)?.first_chunk()?;
+        let size = usize::from(window[0]);
+        let key = usize::from(window[2] & 0x7f);
+        let value = usize::from(window[key + 4]);
+        let next = pos + 1 + size;
+        let regular = window[1] == 0x0a
+            && window[2] < 0x80
+            && window[key + 3] == 0x12
+            && key + value + 4 == size;
+        if !regular || size > 0x7f || next > end {
+            return None;
+        }
+        let low = window[key + 6];
+        match window[key + 5] {
+            0x0a if usize::from(low) + 2 == value => {
+                self.values.texts.push_short(window, key + 7, value - 2);
+                self.values.keys.push_short(window, 3, key);
+                self.values.add(kind::STRING, 0);
+            }
+            0x18 => {
+                let int = short_varint(window, key + 6, value)?;
+                self.values.keys.push_short(window, 3, key);
+                self.values.add(kind::INT, int as i64);
+            }
+            0x10 if value == 2 && low < 2 => {
+                self.values.keys.push_short(window, 3, key);
+                self.values.push_bool(low != 0);
+            }
+            _ => return None,
+        }
+        Some(next)
+    }
+
+    /// Add a KeyValue to the open row; `left` is how many levels may still be entered below it.
+    pub fn push_one(&mut self, body: &[u8], left: u32, unknown: &mut u64) -> Fast<()> {
         let before = *unknown;
         let found = KeyValue::read(body, left, unknown)?;
-        self.keys.push(found.key);
+        self.values.keys.push(found.key);
         if found.strindex != 0 {
             *unknown = before; // `push_raw` counts them again
             return self.values.push_raw(body, left, unknown);
@@ -324,7 +412,7 @@ impl Attributes {
                 .values
                 .push(value, left.checked_sub(1).ok_or(Irregular)?, unknown),
             None => {
-                self.values.push_none();
+                self.values.add(kind::NONE, 0);
                 Ok(())
             }
         }
@@ -344,26 +432,23 @@ impl Attributes {
 
     pub fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
-        self.keys.truncate(self.ends.last());
         self.values.truncate(self.ends.last());
     }
 
     /// Append what tells this row's attributes from all others.
-    pub fn describe(&self, row: usize, out: &mut Vec<u8>) {
+    pub fn describe(&mut self, row: usize, out: &mut Vec<u8>) {
+        self.values.flush();
         let range = self.ends.range(row);
         out.extend((range.len() as u32).to_le_bytes());
-        for i in range {
-            describe_text(self.keys.get(i), out);
-            self.values.describe(i, out);
-        }
+        range.for_each(|i| self.values.describe(i, out));
     }
 
     pub fn finish(self) -> Built<ArrayRef> {
         self.finish_with(None)
     }
 
-    pub fn finish_with(self, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        let mut children = vec![self.keys.strings(None)?];
+    pub fn finish_with(mut self, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
+        let mut children = vec![self.values.keys()?];
         children.extend(self.values.children()?);
         let attributes = structs(&schema::ATTRIBUTE, children, None)?;
         let arrow_schema::DataType::List(item) = schema::attributes() else {

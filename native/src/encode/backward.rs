@@ -4,6 +4,8 @@
 
 use super::input::Failure;
 
+const CHUNK: usize = 32;
+
 /// What is written stands at the end of `buf`, from `start` on.
 pub struct Backward {
     buf: Vec<u8>,
@@ -71,6 +73,21 @@ impl Backward {
         self.room(bytes.len()).copy_from_slice(bytes);
     }
 
+    /// The last `size` bytes of `tail`. Short ones are copied in a chunk of a fixed size, which is quicker: what comes along
+    /// from before them goes where the next write goes.
+    #[inline(always)]
+    pub fn tail(&mut self, tail: &[u8], size: usize) {
+        if size <= CHUNK {
+            let room = self.buf[..self.start].last_chunk_mut::<CHUNK>();
+            if let (Some(room), Some(chunk)) = (room, tail.last_chunk::<CHUNK>()) {
+                *room = *chunk;
+                self.start -= size;
+                return;
+            }
+        }
+        self.bytes(&tail[tail.len() - size..]);
+    }
+
     #[inline(always)]
     pub fn varint(&mut self, value: u64) {
         if value < 0x80 {
@@ -118,6 +135,25 @@ impl Backward {
     pub fn text(&mut self, tag: u8, content: &[u8]) {
         if !content.is_empty() {
             self.delimited(tag, content);
+        }
+    }
+
+    /// A string field, left out when empty, of which `tail` and `size` tell as for `tail`.
+    #[inline(always)]
+    pub fn text_tail(&mut self, tag: u8, (tail, size): (&[u8], usize)) {
+        if size != 0 {
+            let mark = self.mark();
+            self.tail(tail, size);
+            self.close(mark, tag);
+        }
+    }
+
+    /// An identifier, left out when there is none.
+    #[inline(always)]
+    pub fn id<const W: usize>(&mut self, tag: u8, id: Option<&[u8; W]>) {
+        if let Some(id) = id {
+            self.array(*id);
+            self.array([tag, W as u8]);
         }
     }
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, ByteArrayType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, GenericByteArray, ListArray,
-    PrimitiveArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, GenericByteArray, ListArray,
+    PrimitiveArray, StringArray,
 };
 use arrow_array::{RecordBatch, StructArray};
 use arrow_buffer::NullBuffer;
@@ -65,6 +65,19 @@ fn is_null(nulls: Option<&NullBuffer>, row: usize) -> bool {
     nulls.is_some_and(|nulls| nulls.is_null(row))
 }
 
+/// Python's arrays come as they are: check once that no row reaches beyond its buffer, so that none has to be later.
+fn check_offsets(offsets: &[i32], limit: usize, name: &str) -> Result<()> {
+    let ascending = offsets
+        .windows(2)
+        .fold(true, |ok, pair| ok & (pair[0] <= pair[1]));
+    match (offsets.first(), offsets.last()) {
+        (Some(0..), Some(last)) if ascending && *last as usize <= limit => Ok(()),
+        _ => Err(Failure::new(format!(
+            "column {name}: offsets out of bounds"
+        ))),
+    }
+}
+
 /// Strings or byte strings.
 pub struct Texts<'a> {
     offsets: &'a [i32],
@@ -73,19 +86,24 @@ pub struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    pub fn of<T: ByteArrayType<Offset = i32>>(
-        columns: &'a impl Columns,
-        name: &str,
-    ) -> Result<Self> {
-        Ok(Self::view(column::<GenericByteArray<T>>(columns, name)?))
+    /// A column of strings or of byte strings.
+    pub fn of(columns: &'a impl Columns, name: &str) -> Result<Self> {
+        match column::<StringArray>(columns, name) {
+            Ok(array) => Self::view(array, name),
+            Err(_) => Self::view(column::<BinaryArray>(columns, name)?, name),
+        }
     }
 
-    fn view<T: ByteArrayType<Offset = i32>>(array: &'a GenericByteArray<T>) -> Self {
-        Self {
+    fn view<T: ByteArrayType<Offset = i32>>(
+        array: &'a GenericByteArray<T>,
+        name: &str,
+    ) -> Result<Self> {
+        check_offsets(array.value_offsets(), array.value_data().len(), name)?;
+        Ok(Self {
             offsets: array.value_offsets(),
             data: array.value_data(),
             nulls: nulls(array),
-        }
+        })
     }
 
     #[inline(always)]
@@ -94,6 +112,19 @@ impl<'a> Texts<'a> {
             return &[];
         }
         &self.data[self.offsets[row] as usize..self.offsets[row + 1] as usize]
+    }
+
+    /// The value and all that stands before it, and its size.
+    #[inline(always)]
+    pub fn tail(&self, row: usize) -> (&'a [u8], usize) {
+        if is_null(self.nulls, row) {
+            return (&[], 0);
+        }
+        let end = self.offsets[row + 1];
+        (
+            &self.data[..end as usize],
+            (end - self.offsets[row]) as usize,
+        )
     }
 
     #[inline]
@@ -162,29 +193,34 @@ impl<'a> Bools<'a> {
     }
 }
 
-/// Identifiers; null reads as empty.
-pub struct Ids<'a> {
-    data: &'a [u8],
-    width: usize,
+/// Identifiers of `W` bytes.
+pub struct Ids<'a, const W: usize> {
+    ids: &'a [[u8; W]],
     nulls: Option<&'a NullBuffer>,
 }
 
-impl<'a> Ids<'a> {
+impl<'a, const W: usize> Ids<'a, W> {
     pub fn of(columns: &'a impl Columns, name: &str) -> Result<Self> {
         let array: &FixedSizeBinaryArray = column(columns, name)?;
+        if array.value_length() != W as i32 {
+            return Err(Failure::new(format!(
+                "column {name}: unexpected type {}",
+                array.data_type()
+            )));
+        }
+        let (ids, _) = array.value_data().as_chunks();
         Ok(Self {
-            data: array.value_data(),
-            width: array.value_length() as usize,
+            ids,
             nulls: nulls(array),
         })
     }
 
     #[inline(always)]
-    pub fn get(&self, row: usize) -> &'a [u8] {
+    pub fn get(&self, row: usize) -> Option<&'a [u8; W]> {
         if is_null(self.nulls, row) {
-            return &[];
+            return None;
         }
-        &self.data[row * self.width..(row + 1) * self.width]
+        self.ids.get(row)
     }
 }
 
@@ -198,6 +234,7 @@ impl<'a> Lists<'a> {
     /// The lists, and their child.
     fn of(columns: &'a impl Columns, name: &str) -> Result<(Self, &'a ArrayRef)> {
         let array: &ListArray = column(columns, name)?;
+        check_offsets(array.value_offsets(), array.values().len(), name)?;
         Ok((
             Self {
                 offsets: array.value_offsets(),
@@ -226,12 +263,18 @@ impl<'a> Lists<'a> {
         Ok((lists, Numbers::view(child)))
     }
 
-    pub fn of_strings(columns: &'a impl Columns, name: &str) -> Result<(Self, Texts<'a>)> {
+    pub fn of_texts(columns: &'a impl Columns, name: &str) -> Result<(Self, Texts<'a>)> {
         let (lists, child) = Self::of(columns, name)?;
-        let child = child
-            .as_string_opt::<i32>()
-            .ok_or_else(|| Failure::new(format!("column {name}: not a list of strings")))?;
-        Ok((lists, Texts::view(child)))
+        let texts = match (child.as_string_opt::<i32>(), child.as_binary_opt::<i32>()) {
+            (Some(strings), _) => Texts::view(strings, name)?,
+            (_, Some(bytes)) => Texts::view(bytes, name)?,
+            _ => {
+                return Err(Failure::new(format!(
+                    "column {name}: not a list of strings"
+                )))
+            }
+        };
+        Ok((lists, texts))
     }
 
     #[inline(always)]

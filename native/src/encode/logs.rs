@@ -1,6 +1,6 @@
 //! Log records.
 
-use arrow_array::types::{BinaryType, Int32Type, UInt32Type, UInt64Type, Utf8Type};
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use arrow_array::RecordBatch;
 
 use super::backward::Backward;
@@ -18,8 +18,8 @@ pub struct LogRecords<'a> {
     attributes: Attributes<'a>,
     dropped_attributes: Numbers<'a, UInt32Type>,
     flags: Numbers<'a, UInt32Type>,
-    trace_id: Ids<'a>,
-    span_id: Ids<'a>,
+    trace_id: Ids<'a, 16>,
+    span_id: Ids<'a, 8>,
     irregular_ids: Texts<'a>,
     event_name: Texts<'a>,
 }
@@ -31,15 +31,15 @@ impl<'a> LogRecords<'a> {
             time: Numbers::of(batch, "time_unix_nano")?,
             observed_time: Numbers::of(batch, "observed_time_unix_nano")?,
             severity_number: Numbers::of(batch, "severity_number")?,
-            severity_text: Texts::of::<Utf8Type>(batch, "severity_text")?,
+            severity_text: Texts::of(batch, "severity_text")?,
             body: AnyValues::of(batch, "body")?,
             attributes: Attributes::of(batch, "attributes")?,
             dropped_attributes: Numbers::of(batch, "dropped_attributes_count")?,
             flags: Numbers::of(batch, "flags")?,
             trace_id: Ids::of(batch, "trace_id")?,
             span_id: Ids::of(batch, "span_id")?,
-            irregular_ids: Texts::of::<BinaryType>(batch, "irregular_ids")?,
-            event_name: Texts::of::<Utf8Type>(batch, "event_name")?,
+            irregular_ids: Texts::of(batch, "irregular_ids")?,
+            event_name: Texts::of(batch, "event_name")?,
         })
     }
 }
@@ -50,8 +50,8 @@ impl Source for LogRecords<'_> {
         let mark = out.mark();
         out.text(0x62, self.event_name.get(row));
         out.fixed64(0x59, self.observed_time.get(row));
-        out.text(0x52, self.span_id.get(row));
-        out.text(0x4a, self.trace_id.get(row));
+        out.id(0x52, self.span_id.get(row));
+        out.id(0x4a, self.trace_id.get(row));
         let flags = self.flags.get(row);
         if flags != 0 {
             let [a, b, c, d] = flags.to_le_bytes();
@@ -60,7 +60,7 @@ impl Source for LogRecords<'_> {
         out.number(0x38, u64::from(self.dropped_attributes.get(row)));
         self.attributes.write(row, 0x32, out);
         self.body.write(row, 0x2a, out);
-        out.text(0x1a, self.severity_text.get(row));
+        out.text_tail(0x1a, self.severity_text.tail(row));
         out.number(0x10, self.severity_number.get(row) as i64 as u64);
         out.fixed64(0x09, self.time.get(row));
         out.bytes(self.irregular_ids.get(row));

@@ -1,8 +1,6 @@
 //! Data points, gathered into metrics.
 
-use arrow_array::types::{
-    Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type, UInt8Type, Utf8Type,
-};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type, UInt8Type};
 use arrow_array::RecordBatch;
 
 use super::backward::Backward;
@@ -46,9 +44,9 @@ impl<'a> DataPoints<'a> {
     pub fn of(batch: &'a RecordBatch) -> Result<Self> {
         let this = Self {
             rows: batch.num_rows(),
-            name: Texts::of::<Utf8Type>(batch, "name")?,
-            description: Texts::of::<Utf8Type>(batch, "description")?,
-            unit: Texts::of::<Utf8Type>(batch, "unit")?,
+            name: Texts::of(batch, "name")?,
+            description: Texts::of(batch, "description")?,
+            unit: Texts::of(batch, "unit")?,
             metadata: Attributes::of(batch, "metadata")?,
             kind: Numbers::of(batch, "type")?,
             temporality: Numbers::of(batch, "aggregation_temporality")?,

@@ -1,6 +1,6 @@
 //! The envelopes' own fields: Resource, InstrumentationScope, schema URLs.
 
-use arrow_array::types::{UInt32Type, Utf8Type};
+use arrow_array::types::UInt32Type;
 use arrow_array::RecordBatch;
 
 use super::backward::Backward;
@@ -36,7 +36,7 @@ impl<'a> Resources<'a> {
             attributes: Attributes::of(batch, "attributes")?,
             dropped: Numbers::of(batch, "dropped_attributes_count")?,
             refs: EntityRefs::of(batch)?,
-            schema_url: Texts::of::<Utf8Type>(batch, "schema_url")?,
+            schema_url: Texts::of(batch, "schema_url")?,
         })
     }
 
@@ -71,10 +71,10 @@ impl<'a> EntityRefs<'a> {
         let (lists, child) = Lists::of_structs(batch, "entity_refs")?;
         Ok(Self {
             lists,
-            schema_url: Texts::of::<Utf8Type>(child, "schema_url")?,
-            kind: Texts::of::<Utf8Type>(child, "type")?,
-            id_keys: Lists::of_strings(child, "id_keys")?,
-            description_keys: Lists::of_strings(child, "description_keys")?,
+            schema_url: Texts::of(child, "schema_url")?,
+            kind: Texts::of(child, "type")?,
+            id_keys: Lists::of_texts(child, "id_keys")?,
+            description_keys: Lists::of_texts(child, "description_keys")?,
         })
     }
 
@@ -107,11 +107,11 @@ impl<'a> Scopes<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Self> {
         Ok(Self {
             rows: batch.num_rows(),
-            name: Texts::of::<Utf8Type>(batch, "name")?,
-            version: Texts::of::<Utf8Type>(batch, "version")?,
+            name: Texts::of(batch, "name")?,
+            version: Texts::of(batch, "version")?,
             attributes: Attributes::of(batch, "attributes")?,
             dropped: Numbers::of(batch, "dropped_attributes_count")?,
-            schema_url: Texts::of::<Utf8Type>(batch, "schema_url")?,
+            schema_url: Texts::of(batch, "schema_url")?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The parts of data points that are messages or lists of their own.
 
-use arrow_array::types::{BinaryType, Float64Type, Int32Type, Int64Type, UInt64Type};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt64Type};
 use arrow_array::RecordBatch;
 use arrow_buffer::NullBuffer;
 
@@ -102,8 +102,8 @@ impl<'a> Exemplars<'a> {
             time: Numbers::of(child, "time_unix_nano")?,
             int: Numbers::of(child, "value_int")?,
             double: Numbers::of(child, "value_double")?,
-            span_id: Texts::of::<BinaryType>(child, "span_id")?,
-            trace_id: Texts::of::<BinaryType>(child, "trace_id")?,
+            span_id: Texts::of(child, "span_id")?,
+            trace_id: Texts::of(child, "trace_id")?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Spans.
 
-use arrow_array::types::{BinaryType, Int32Type, UInt32Type, UInt64Type, Utf8Type};
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use arrow_array::RecordBatch;
 
 use super::backward::Backward;
@@ -10,9 +10,9 @@ use super::values::Attributes;
 
 pub struct Spans<'a> {
     rows: usize,
-    trace_id: Ids<'a>,
-    span_id: Ids<'a>,
-    parent_span_id: Ids<'a>,
+    trace_id: Ids<'a, 16>,
+    span_id: Ids<'a, 8>,
+    parent_span_id: Ids<'a, 8>,
     irregular_ids: Texts<'a>,
     trace_state: Texts<'a>,
     flags: Numbers<'a, UInt32Type>,
@@ -37,10 +37,10 @@ impl<'a> Spans<'a> {
             trace_id: Ids::of(batch, "trace_id")?,
             span_id: Ids::of(batch, "span_id")?,
             parent_span_id: Ids::of(batch, "parent_span_id")?,
-            irregular_ids: Texts::of::<BinaryType>(batch, "irregular_ids")?,
-            trace_state: Texts::of::<Utf8Type>(batch, "trace_state")?,
+            irregular_ids: Texts::of(batch, "irregular_ids")?,
+            trace_state: Texts::of(batch, "trace_state")?,
             flags: Numbers::of(batch, "flags")?,
-            name: Texts::of::<Utf8Type>(batch, "name")?,
+            name: Texts::of(batch, "name")?,
             kind: Numbers::of(batch, "kind")?,
             start: Numbers::of(batch, "start_time_unix_nano")?,
             end: Numbers::of(batch, "end_time_unix_nano")?,
@@ -51,7 +51,7 @@ impl<'a> Spans<'a> {
             links: Links::of(batch)?,
             dropped_links: Numbers::of(batch, "dropped_links_count")?,
             status_code: Numbers::of(batch, "status_code")?,
-            status_message: Texts::of::<Utf8Type>(batch, "status_message")?,
+            status_message: Texts::of(batch, "status_message")?,
         })
     }
 }
@@ -80,11 +80,11 @@ impl Source for Spans<'_> {
         out.fixed64(0x41, self.end.get(row));
         out.fixed64(0x39, self.start.get(row));
         out.number(0x30, self.kind.get(row) as i64 as u64);
-        out.text(0x2a, self.name.get(row));
-        out.text(0x22, self.parent_span_id.get(row));
+        out.text_tail(0x2a, self.name.tail(row));
+        out.id(0x22, self.parent_span_id.get(row));
         out.text(0x1a, self.trace_state.get(row));
-        out.text(0x12, self.span_id.get(row));
-        out.text(0x0a, self.trace_id.get(row));
+        out.id(0x12, self.span_id.get(row));
+        out.id(0x0a, self.trace_id.get(row));
         out.bytes(self.irregular_ids.get(row));
         out.close(mark, 0x12);
     }
@@ -115,7 +115,7 @@ impl<'a> Events<'a> {
         Ok(Self {
             lists,
             time: Numbers::of(child, "time_unix_nano")?,
-            name: Texts::of::<Utf8Type>(child, "name")?,
+            name: Texts::of(child, "name")?,
             attributes: Attributes::of(child, "attributes")?,
             dropped: Numbers::of(child, "dropped_attributes_count")?,
         })
@@ -149,9 +149,9 @@ impl<'a> Links<'a> {
         let (lists, child) = Lists::of_structs(batch, "links")?;
         Ok(Self {
             lists,
-            trace_id: Texts::of::<BinaryType>(child, "trace_id")?,
-            span_id: Texts::of::<BinaryType>(child, "span_id")?,
-            trace_state: Texts::of::<Utf8Type>(child, "trace_state")?,
+            trace_id: Texts::of(child, "trace_id")?,
+            span_id: Texts::of(child, "span_id")?,
+            trace_state: Texts::of(child, "trace_state")?,
             attributes: Attributes::of(child, "attributes")?,
             dropped: Numbers::of(child, "dropped_attributes_count")?,
             flags: Numbers::of(child, "flags")?,

@@ -1,6 +1,6 @@
 //! AnyValues and attribute lists from columns.
 
-use arrow_array::types::{BinaryType, Float64Type, Int64Type, UInt8Type, Utf8Type};
+use arrow_array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow_buffer::NullBuffer;
 
 use super::backward::Backward;
@@ -20,11 +20,11 @@ impl<'a> Values<'a> {
     fn of(columns: &'a impl Columns) -> Result<Self> {
         Ok(Self {
             types: Numbers::of(columns, "type")?,
-            strings: Texts::of::<Utf8Type>(columns, "str")?,
+            strings: Texts::of(columns, "str")?,
             ints: Numbers::of(columns, "int")?,
             doubles: Numbers::of(columns, "double")?,
             bools: Bools::of(columns, "bool")?,
-            bytes: Texts::of::<BinaryType>(columns, "bytes")?,
+            bytes: Texts::of(columns, "bytes")?,
         })
     }
 
@@ -33,11 +33,45 @@ impl<'a> Values<'a> {
         self.types.optional(row).unwrap_or(kind::NONE)
     }
 
+    /// The field `value` of a KeyValue.
+    #[inline(always)]
+    fn write_field(&self, row: usize, found: u8, out: &mut Backward) {
+        match found {
+            kind::STRING => {
+                let (text, size) = self.strings.tail(row);
+                if size < 0x7e {
+                    out.tail(text, size);
+                    return out.array([0x12, size as u8 + 2, 0x0a, size as u8]);
+                }
+            }
+            kind::INT => {
+                let int = self.ints.get(row);
+                if (0..0x80).contains(&int) {
+                    return out.array([0x12, 2, 0x18, int as u8]);
+                }
+                if (0..0x4000).contains(&int) {
+                    return out.array([0x12, 3, 0x18, int as u8 | 0x80, (int >> 7) as u8]);
+                }
+            }
+            kind::BOOL => return out.array([0x12, 2, 0x10, u8::from(self.bools.get(row))]),
+            kind::NONE => return,
+            _ => {}
+        }
+        let mark = out.mark();
+        self.write(row, found, out);
+        out.close(mark, 0x12);
+    }
+
     /// The content of an AnyValue.
     #[inline(always)]
     fn write(&self, row: usize, found: u8, out: &mut Backward) {
         match found {
-            kind::STRING => out.delimited(0x0a, self.strings.get(row)),
+            kind::STRING => {
+                let mark = out.mark();
+                let (text, size) = self.strings.tail(row);
+                out.tail(text, size);
+                out.close(mark, 0x0a);
+            }
             kind::INT => {
                 out.varint(self.ints.get(row) as u64);
                 out.byte(0x18);
@@ -99,7 +133,7 @@ impl<'a> Attributes<'a> {
         let (lists, child) = Lists::of_structs(columns, name)?;
         Ok(Self {
             lists,
-            keys: Texts::of::<Utf8Type>(child, "key")?,
+            keys: Texts::of(child, "key")?,
             values: Values::of(child)?,
         })
     }
@@ -113,21 +147,26 @@ impl<'a> Attributes<'a> {
     }
 
     /// All attributes of a row as elements of the repeated field `tag`.
-    #[inline(always)]
+    #[inline(never)]
     pub fn write(&self, row: usize, tag: u8, out: &mut Backward) {
         for i in self.lists.range(row).rev() {
             let mark = out.mark();
             let found = self.values.kind(i);
             if found == kind::RAW {
                 out.bytes(self.values.bytes.get(i));
-            } else {
-                if found != kind::NONE {
-                    self.values.write(i, found, out);
-                    out.close(mark, 0x12);
-                }
-                out.text(0x0a, self.keys.get(i));
+                out.close(mark, tag);
+                continue;
             }
-            out.close(mark, tag);
+            self.values.write_field(i, found, out);
+            let (key, size) = self.keys.tail(i);
+            let total = out.mark() - mark + size + 2;
+            if size != 0 && total < 0x80 {
+                out.tail(key, size);
+                out.array([tag, total as u8, 0x0a, size as u8]);
+            } else {
+                out.text_tail(0x0a, (key, size));
+                out.close(mark, tag);
+            }
         }
     }
 
