@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from telflow.errors import BatchError
 from telflow.schema import ANY_VALUE, ATTRIBUTE, ATTRIBUTES, ValueType
 
-__all__ = ["any_values", "attribute_lists", "fill_record_batch", "fixed_lists", "nulls"]
+__all__ = ["any_values", "attribute_lists", "fill_record_batch", "fixed_lists"]
 
 _CHILDREN = {
     pa.types.is_string: (ValueType.STRING, "str"),
@@ -101,21 +101,6 @@ def fill_record_batch(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) 
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def nulls(rows: int, dtype: pa.DataType) -> pa.Array:
-    """Return nulls whose children are valid: below a null struct `pyarrow.nulls` puts nulls where none may be.
-
-    Parquet refuses to write those (``Column 'offset' is declared non-nullable but contains nulls``).
-
-    >>> from telflow.schema import RECORD_SCHEMAS, Signal
-    >>> nulls(1, RECORD_SCHEMAS[Signal.METRICS].field("positive").type).field("offset").null_count
-    0
-    """
-    if not pa.types.is_struct(dtype):
-        return pa.nulls(rows, dtype)
-    children = [_column(field, rows, None) for field in dtype]
-    return pa.StructArray.from_arrays(children, fields=list(dtype), mask=pa.array(np.ones(rows, bool)))
-
-
 def _column(field: pa.Field, rows: int, given: Any) -> pa.Array:
     match given:
         case pa.Array():
@@ -123,7 +108,7 @@ def _column(field: pa.Field, rows: int, given: Any) -> pa.Array:
         case np.ndarray():
             return pc.cast(pa.array(given), field.type)
         case None if field.nullable:
-            return nulls(rows, field.type)
+            return pa.nulls(rows, field.type)
         case None if pa.types.is_list(field.type):
             empty = pa.nulls(0, field.type.value_type)
             return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), empty, type=field.type)

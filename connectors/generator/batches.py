@@ -15,7 +15,6 @@ from connectors.generator import columns as c
 from connectors.generator.settings import GeneratorSettings
 from telflow.batch import TelemetryBatch
 from telflow.codec import encode
-from telflow.columns import nulls
 from telflow.schema import RECORD_SCHEMAS, MetricType, Signal
 
 __all__ = ["GeneratedRequest", "generate_batch", "generate_batches", "generate_requests"]
@@ -121,7 +120,7 @@ def generate_batch(settings: GeneratorSettings, number: int, start_time_unix_nan
 def _blank(field: pa.Field, rows: int) -> pa.Array:
     """A column in which nothing is set."""
     if field.nullable:
-        return nulls(rows, field.type)
+        return pa.nulls(rows, field.type)
     if pa.types.is_list(field.type):
         return c.empty_lists(rows, field.type)
     return c.constant("" if pa.types.is_string(field.type) else 0, field.type, rows)
