@@ -9,6 +9,7 @@ mod ids;
 mod keys;
 mod nested;
 mod numbers;
+mod patterns;
 mod rules;
 mod scan;
 mod shapes;

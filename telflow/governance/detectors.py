@@ -13,7 +13,7 @@ from typing import Literal
 
 __all__ = ["DETECTORS", "Check", "Detector", "Shape"]
 
-Shape = Literal["email", "card", "iban", "ipv4", "ipv6", "pattern"]
+Shape = Literal["email", "card", "iban", "ipv4", "ipv6", "url_password", "pattern"]
 
 Check = Literal["", "jwt", "basic", "token", "luhn"]
 """What a match of a pattern must pass besides: `jwt` its header names an algorithm, `basic` it decodes to
@@ -87,7 +87,7 @@ _ALL = (
         "url_password",
         "PASSWORD",
         "The password in `scheme://user:password@host` (RFC 3986, 3.2.1).",
-        pattern=r"://[^\s:/?#@]*:([^\s/@]+)@",
+        "url_password",
     ),
     Detector(
         "private_key",
@@ -106,14 +106,14 @@ _ALL = (
         "aws_secret_key",
         "AWS_SECRET",
         "AWS secret access keys, by the name in front of them.",
-        pattern=r"""(?:secret_?access_?key|SECRET_?ACCESS_?KEY|[sS]ecretAccessKey)["']?[\s:=>]+["']?"""
+        pattern=r"""(?:secret_access_key|SECRET_ACCESS_KEY|[sS]ecretAccessKey)["']?[\s:=>]+["']?"""
         r"([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)",
     ),
     Detector(
         "aws_session_token",
         "AWS_TOKEN",
         "AWS session tokens, by the name in front of them.",
-        pattern=r"""(?:session_?token|SESSION_?TOKEN|[sS]essionToken)["']?[\s:=>]+["']?([A-Za-z0-9/+=]{100,})""",
+        pattern=r"""(?:session_token|SESSION_TOKEN|[sS]essionToken)["']?[\s:=>]+["']?([A-Za-z0-9/+=]{100,})""",
     ),
     Detector(
         "google_key",
@@ -149,7 +149,7 @@ _ALL = (
         "slack_token",
         "SLACK_TOKEN",
         "Slack tokens and webhook addresses.",
-        pattern=r"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[0-9]-[A-Za-z0-9-]{10,}"
+        pattern=r"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"
         r"|hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9/+_-]{20,})",
     ),
     Detector(

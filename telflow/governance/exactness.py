@@ -6,13 +6,17 @@ and leaves the process with them. Arrow's C interface does not carry the lengths
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 __all__ = ["is_exact"]
 
+_MAX_ZEROS_BYTES = 1 << 20
+"""A longer rest of a buffer is not searched but taken for data: copying the array costs no more."""
+
 
 def is_exact(table: pa.RecordBatch) -> bool:
-    """Return whether no buffer of the table that can hold text or numbers is longer than its rows need.
+    """Return whether nothing but zeros is in the table's buffers besides its rows; validity bits do not count.
 
     >>> names = pa.record_batch({"name": ["secret", "x"]})
     >>> is_exact(names), is_exact(names.slice(1)), is_exact(names.slice(0, 1))
@@ -32,10 +36,17 @@ def _is_exact(array: pa.Array) -> bool:
         items = array.values
         return _span(array, rows) == (0, len(items)) and _is_exact(items)
     if pa.types.is_string(dtype) or pa.types.is_binary(dtype):
-        content = array.buffers()[2]
-        return _span(array, rows) == (0, content.size if content else 0)
-    content = array.buffers()[1]
-    return content is None or 8 * content.size < rows * dtype.bit_width + 8
+        first, last = _span(array, rows)
+        return first == 0 and _ends_at(array.buffers()[2], last)
+    return _ends_at(array.buffers()[1], (rows * dtype.bit_width + 7) // 8)
+
+
+def _ends_at(content: pa.Buffer | None, end: int) -> bool:
+    """Whether nothing but zeros follows: arrays of nulls share one long buffer of them."""
+    rest = content.size - end if content else 0
+    if rest <= 0:
+        return True
+    return rest <= _MAX_ZEROS_BYTES and not np.frombuffer(content, np.uint8)[end:].any()
 
 
 def _span(array: pa.Array, rows: int) -> tuple[int, int]:

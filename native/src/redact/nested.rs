@@ -350,7 +350,7 @@ impl Pass<'_> {
 
     fn by_key_rule(&mut self, rule: u16, value: &[u8], place: u16) -> Judged<Outcome> {
         let content = content_of(value)?;
-        let outcome = self.engine.apply_key_rule(rule, &content);
+        let outcome = self.engine.apply_key_rule(rule, || content);
         Ok(match outcome {
             None => Outcome::Replaced(value.to_vec()),
             Some(outcome) => {

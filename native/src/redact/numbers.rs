@@ -24,31 +24,15 @@ impl Shapes {
             && luhn(digits)
     }
 
-    /// Call `f` with each card number, written in one piece or in groups parted by single spaces or dashes.
-    pub fn cards(&self, value: &[u8], mut f: impl FnMut(Found)) {
-        let is_part = |b: u8| b.is_ascii_digit() || b == b' ' || b == b'-';
-        // A run of n parts covers a multiple of every stride up to n: looking at one byte in twelve misses none.
-        let mut probe = MIN_CARD_DIGITS - 1;
-        let mut floor = 0;
-        while probe < value.len() {
-            if !is_part(value[probe]) {
-                probe += MIN_CARD_DIGITS;
-                continue;
-            }
-            let mut start = probe;
-            while start > floor && is_part(value[start - 1]) {
-                start -= 1;
-            }
-            let mut end = probe + 1;
-            while end < value.len() && is_part(value[end]) {
-                end += 1;
-            }
-            if end - start >= MIN_CARD_DIGITS {
-                self.cards_in_run(value, start, end, &mut f);
-            }
-            floor = end;
-            probe = end + MIN_CARD_DIGITS;
-        }
+    /// Call `f` with each card number in the run of digits, spaces and dashes around `at`, written in one piece or in
+    /// groups parted by single spaces or dashes. What lies before `floor` has been looked at. Returns the run's end.
+    pub fn cards(&self, value: &[u8], at: usize, floor: usize, mut f: impl FnMut(Found)) -> usize {
+        let is_part = |b: &u8| b.is_ascii_digit() || *b == b' ' || *b == b'-';
+        let before = value[floor..at].iter().rev().take_while(|b| is_part(b));
+        let start = at - before.count();
+        let end = at + value[at..].iter().take_while(|b| is_part(b)).count();
+        self.cards_in_run(value, start, end, &mut f);
+        end
     }
 
     fn cards_in_run(&self, value: &[u8], start: usize, end: usize, f: &mut impl FnMut(Found)) {
@@ -272,24 +256,18 @@ fn mod_97(iban: &[u8]) -> u32 {
     })
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-
-/// One bit per byte of the word: (letters, digits).
-#[inline]
-fn classes(word: u64) -> (u64, u64) {
-    const HIGH: u64 = 0x80 * ONES;
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let digit = word ^ (0x30 * ONES);
-    let digits = !((digit & !HIGH) + (0x76 * ONES)) & !digit & HIGH;
-    let letter = (word | (0x20 * ONES)) ^ (0x60 * ONES);
-    let low = letter & !HIGH;
-    let letters = (low + (0x7f * ONES)) & !(low + (0x65 * ONES)) & !letter & HIGH;
-    let bits = |mask: u64| (mask >> 7).wrapping_mul(GATHER) >> 56;
-    (bits(letters), bits(digits))
-}
-
-/// Call `f` with each position where two letters and two digits stand, as every IBAN begins.
-pub fn letter_pairs_before_digits(buffer: &[u8], from: usize, to: usize, mut f: impl FnMut(usize)) {
+/// Call `pair` with each position where two letters and two digits stand, as every IBAN begins, and `digits` with each
+/// where twelve digits stand, or four, a separator and four more: one is in every card number.
+pub fn candidates(
+    buffer: &[u8],
+    from: usize,
+    to: usize,
+    mut pair: impl FnMut(usize),
+    mut digits: impl FnMut(usize),
+) {
+    // The last eleven bytes of a window have too few behind them: the next one starts there.
+    const STEP: usize = 53;
+    const STARTS: u64 = (1 << STEP) - 1;
     let mut at = from;
     while at + 4 <= to {
         let mut window = [0_u8; 64];
@@ -300,20 +278,72 @@ pub fn letter_pairs_before_digits(buffer: &[u8], from: usize, to: usize, mut f: 
                 &window
             }
         };
-        let (mut letters, mut digits) = (0_u64, 0_u64);
-        for (index, chunk) in source.chunks_exact(8).enumerate() {
-            let mut word = [0_u8; 8];
-            word.copy_from_slice(chunk);
-            let (l, d) = classes(u64::from_le_bytes(word));
-            letters |= l << (8 * index);
-            digits |= d << (8 * index);
+        let d = digit_bits(source);
+        // Two letters, then the first of two digits or more: where a run of digits starts.
+        let starts = !d & !(d >> 1) & (d >> 2) & (d >> 3);
+        each(starts & STARTS, |bit| {
+            let at = at + bit;
+            if buffer[at].is_ascii_alphabetic() && buffer[at + 1].is_ascii_alphabetic() {
+                pair(at);
+            }
+        });
+        let four = d & (d >> 1) & (d >> 2) & (d >> 3);
+        if four != 0 {
+            let alone = four & !(d >> 4) & (four >> 5);
+            let twelve = four & (four >> 4) & (four >> 8);
+            each((alone | twelve) & STARTS, |bit| {
+                let at = at + bit;
+                if matches!(buffer[at + 4], b' ' | b'-' | b'0'..=b'9') {
+                    digits(at);
+                }
+            });
         }
-        let mut hits = letters & (letters >> 1) & (digits >> 2) & (digits >> 3);
-        while hits != 0 {
-            f(at + hits.trailing_zeros() as usize);
-            hits &= hits - 1;
+        at += STEP;
+    }
+}
+
+#[inline]
+fn each(mut bits: u64, mut f: impl FnMut(usize)) {
+    while bits != 0 {
+        f(bits.trailing_zeros() as usize);
+        bits &= bits - 1;
+    }
+}
+
+/// One bit per byte that is a digit; eight bytes at a time in one word.
+#[inline]
+fn digit_bits(window: &[u8; 64]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    let mut found = [0_u64; 8];
+    for (found, bytes) in found.iter_mut().zip(window.as_chunks().0) {
+        // Digits become 0 to 9, the only ones that stay below 0x80 when 0x76 is added.
+        let word = u64::from_le_bytes(*bytes) ^ (0x30 * ONES);
+        *found = !(((word & !HIGH) + (0x76 * ONES)) | word) & HIGH;
+    }
+    // The product brings the high bits of the eight bytes together in its highest byte.
+    let gather = |mask: u64| (mask >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    found
+        .iter()
+        .enumerate()
+        .fold(0, |bits, (index, mask)| bits | gather(*mask) << (8 * index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every byte at every position, beside every other.
+    #[test]
+    fn digit_bits_are_the_digits() {
+        for first in 0..=255_u8 {
+            let mut window = [0_u8; 64];
+            for (index, byte) in window.iter_mut().enumerate() {
+                *byte = first.wrapping_add((index as u8).wrapping_mul(37));
+            }
+            let bit = |(index, b): (usize, &u8)| u64::from(b.is_ascii_digit()) << index;
+            let expected: u64 = window.iter().enumerate().map(bit).sum();
+            assert_eq!(digit_bits(&window), expected);
         }
-        // Three bytes again: a start there had no room for its digits.
-        at += 61;
     }
 }

@@ -3,14 +3,12 @@
 use std::collections::HashSet;
 
 use hmac_sha256::HMAC;
-use regex_automata::meta::{self, Regex};
-use regex_automata::util::syntax;
-use regex_automata::Input;
-use regex_syntax::hir::literal::{ExtractKind, Extractor};
+use regex_automata::meta::Regex;
 
+use super::numbers;
+use super::patterns::Pattern;
 use super::scan::{each_match, Match, Scanner};
 use super::shapes::{self, Shapes};
-use super::{numbers, tokens};
 
 /// (name, label, action, keep_last, shape, pattern, check, keywords)
 pub type RuleSpec = (
@@ -56,124 +54,13 @@ impl Action {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Check {
-    None,
-    Jwt,
-    Basic,
-    Token,
-    Luhn,
-}
-
-pub struct Pattern {
-    regex: Regex,
-    source: String,
-    /// The pattern has a group: only what it captured is sensitive.
-    group: bool,
-    check: Check,
-    pub keywords: Vec<String>,
-}
-
-impl Pattern {
-    fn new(source: String, check: &str, keywords: Vec<String>) -> Result<Self, String> {
-        let check = match check {
-            "" => Check::None,
-            "jwt" => Check::Jwt,
-            "basic" => Check::Basic,
-            "token" => Check::Token,
-            "luhn" => Check::Luhn,
-            _ => return Err(format!("unknown check {check}")),
-        };
-        let regex = meta::Builder::new()
-            .syntax(syntax::Config::new().utf8(true))
-            .configure(
-                meta::Config::new()
-                    .utf8_empty(false)
-                    .nfa_size_limit(Some(10 << 20)),
-            )
-            .build(&source)
-            .map_err(|e| match e.syntax_error() {
-                Some(syntax) => syntax.to_string(),
-                None => e.to_string(),
-            })?;
-        if regex.is_match("") {
-            return Err("the pattern matches the empty text".into());
-        }
-        let group = regex.captures_len() > 1;
-        Ok(Self {
-            regex,
-            source,
-            group,
-            check,
-            keywords,
-        })
-    }
-
-    /// Texts of at least `min` bytes of which every match begins with one; None when there is no such set.
-    pub fn prefixes(&self, min: usize) -> Option<Vec<Vec<u8>>> {
-        let hir = regex_syntax::parse(&self.source).ok()?;
-        let sequence = Extractor::new()
-            .kind(ExtractKind::Prefix)
-            .limit_total(128)
-            .extract(&hir);
-        let literals = sequence.literals()?;
-        if literals.is_empty() || literals.iter().any(|l| l.len() < min) {
-            return None;
-        }
-        Some(literals.iter().map(|l| l.as_bytes().to_vec()).collect())
-    }
-
-    /// Whether the decimal form of a number can match: not when each keyword or beginning has another character.
-    fn may_match_number(&self) -> bool {
-        let numeric = |text: &[u8]| {
-            text.iter()
-                .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'))
-        };
-        if !self.keywords.is_empty() {
-            return self.keywords.iter().any(|k| numeric(k.as_bytes()));
-        }
-        match self.prefixes(1) {
-            Some(texts) => texts.iter().any(|t| numeric(t)),
-            None => true,
-        }
-    }
-
-    /// Start of the first match at or after `from`.
-    pub fn first(&self, value: &[u8], from: usize) -> Option<usize> {
-        self.regex
-            .search(&Input::new(value).range(from..))
-            .map(|m| m.start())
-    }
-
-    /// The sensitive range and the end of the whole match, if there is one that passes the check.
-    pub fn find(&self, input: Input<'_>) -> Option<((usize, usize), usize)> {
-        let whole = self.regex.search(&input)?;
-        let mut range = (whole.start(), whole.end());
-        if self.group {
-            let mut captures = self.regex.create_captures();
-            self.regex.search_captures(&input, &mut captures);
-            if let Some(part) = (1..captures.group_len()).find_map(|i| captures.get_group(i)) {
-                range = (part.start, part.end);
-            }
-        }
-        let text = &input.haystack()[range.0..range.1];
-        let passed = match self.check {
-            Check::None => true,
-            Check::Jwt => tokens::is_jwt(text),
-            Check::Basic => tokens::is_basic_credentials(text),
-            Check::Token => tokens::is_token(text),
-            Check::Luhn => numbers::luhn(text),
-        };
-        (passed && range.0 < range.1).then_some((range, whole.end()))
-    }
-}
-
 pub enum Shape {
     Email,
     Card,
     Iban,
     Ipv4,
     Ipv6,
+    UrlPassword,
     Pattern(Pattern),
 }
 
@@ -232,6 +119,7 @@ impl Engine {
                 "iban" => Shape::Iban,
                 "ipv4" => Shape::Ipv4,
                 "ipv6" => Shape::Ipv6,
+                "url_password" => Shape::UrlPassword,
                 "pattern" => Shape::Pattern(
                     Pattern::new(pattern, &check, keywords).map_err(|e| format!("{name}: {e}"))?,
                 ),
@@ -433,13 +321,13 @@ impl Engine {
     }
 
     /// What a key rule makes of a whole value; None when it keeps it.
-    pub fn apply_key_rule(&self, rule: u16, content: &[u8]) -> Option<Outcome> {
+    pub fn apply_key_rule(&self, rule: u16, content: impl FnOnce() -> Vec<u8>) -> Option<Outcome> {
         let rule = &self.key_rules[rule as usize];
         let mut out = Vec::new();
         match rule.action {
             Action::Keep => return None,
             Action::Delete => return Some(Outcome::Removed),
-            Action::Hash => self.write_hash(content, &mut out),
+            Action::Hash => self.write_hash(&content(), &mut out),
             Action::Mask => {
                 out.push(b'[');
                 out.extend_from_slice(rule.label.as_bytes());

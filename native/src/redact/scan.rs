@@ -1,14 +1,16 @@
 //! One pass over many values that lie in one buffer.
 //!
 //! Cheap searches run over the whole buffer (one byte for e-mail, a vectorised multi-literal search for everything that
-//! starts with a known text, a stride of twelve for digit runs); only what they hit is judged, inside its own value.
+//! starts with a known text, classes of 64 bytes at once for runs of digits); only what they hit is judged, inside its own
+//! value.
 
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memchr_iter;
 use regex_automata::{Anchored, Input};
 
-use super::rules::{Pattern, Rule, Shape};
+use super::patterns::Pattern;
+use super::rules::{Rule, Shape};
 use super::shapes::{self, Shapes};
 use super::{numbers, tokens};
 
@@ -133,8 +135,9 @@ pub struct Scanner {
     iban: Option<u16>,
     ipv4: Option<u16>,
     ipv6: Option<u16>,
-    /// Prefix-free texts, and for each the literals that begin with it.
-    prefilter: Option<(Prefilter, Vec<Vec<Literal>>)>,
+    url_password: Option<u16>,
+    /// Searches for prefix-free texts, and for each text the literals that begin with it.
+    prefilters: Vec<(Prefilter, Vec<Vec<Literal>>)>,
     keywords: Option<(AhoCorasick, Vec<u16>)>,
     /// Patterns nothing is known of: tried on every value.
     everywhere: Vec<u16>,
@@ -142,8 +145,12 @@ pub struct Scanner {
 
 /// Shortest literal that is worth a vectorised search: of one or two bytes too many occur by chance.
 const MIN_LITERAL: usize = 3;
-/// Beyond this many texts the vectorised search gives way to an automaton, some four times slower.
-const MAX_PACKED: usize = 64;
+/// Texts in one vectorised search: with twice as many it takes several times as long.
+const PACK: usize = 32;
+/// Literals are searched by their first bytes alone rather than in more packs than this.
+const FEW_PACKS: usize = 2;
+/// Beyond this many searches one automaton is quicker.
+const MAX_PACKS: usize = 4;
 
 impl Scanner {
     pub fn new(rules: &[Rule]) -> Result<Self, String> {
@@ -153,7 +160,8 @@ impl Scanner {
             iban: None,
             ipv4: None,
             ipv6: None,
-            prefilter: None,
+            url_password: None,
+            prefilters: Vec::new(),
             keywords: None,
             everywhere: Vec::new(),
         };
@@ -174,6 +182,7 @@ impl Scanner {
                 Shape::Iban => scanner.iban = Some(number),
                 Shape::Ipv4 => scanner.ipv4 = Some(number),
                 Shape::Ipv6 => scanner.ipv6 = Some(number),
+                Shape::UrlPassword => scanner.url_password = Some(number),
                 Shape::Pattern(pattern) => {
                     if !pattern.keywords.is_empty() {
                         keywords.extend(pattern.keywords.iter().map(|k| (k.as_str(), number)));
@@ -189,9 +198,23 @@ impl Scanner {
                 }
             }
         }
-        if !literals.is_empty() {
-            let (texts, groups) = grouped(literals);
-            scanner.prefilter = Some((Prefilter::new(&texts)?, groups));
+        // The search compares as many bytes as the shortest of its texts has: three would spoil it for the others.
+        let (short, long): (Vec<_>, Vec<_>) = grouped(literals)
+            .into_iter()
+            .partition(|(text, _)| text.len() == MIN_LITERAL);
+        let many = short.len() + long.len() > MAX_PACKS * PACK;
+        for mut family in [short, long] {
+            while !family.is_empty() {
+                let pack = if many {
+                    family.len()
+                } else {
+                    PACK.min(family.len())
+                };
+                let rest = family.split_off(pack);
+                let (texts, groups): (Vec<_>, Vec<_>) = family.into_iter().unzip();
+                scanner.prefilters.push((Prefilter::new(&texts)?, groups));
+                family = rest;
+            }
         }
         if !keywords.is_empty() {
             let automaton = AhoCorasick::builder()
@@ -220,8 +243,11 @@ impl Scanner {
         if from == to {
             return;
         }
-        self.emails(shapes, buffer, from, to, segments, out);
-        self.literals(rules, shapes, buffer, from, to, segments, out);
+        self.at_signs(shapes, buffer, from, to, segments, out);
+        for (prefilter, groups) in &self.prefilters {
+            let find = |at| prefilter.find(buffer, at, to);
+            self.literals(rules, shapes, (buffer, from), groups, find, segments, out);
+        }
         self.numbers(shapes, buffer, from, to, segments, out);
         self.keywords(rules, buffer, from, to, segments, out);
         for &rule in &self.everywhere {
@@ -235,7 +261,8 @@ impl Scanner {
         }
     }
 
-    fn emails<S: Segments + ?Sized>(
+    /// What an at sign leads to: addresses, and passwords in URLs.
+    fn at_signs<S: Segments + ?Sized>(
         &self,
         shapes: &Shapes,
         buffer: &[u8],
@@ -244,12 +271,25 @@ impl Scanner {
         segments: &S,
         out: &mut Vec<Match>,
     ) {
-        let Some(rule) = self.email else { return };
+        if self.email.is_none() && self.url_password.is_none() {
+            return;
+        }
         let mut cursor = Cursor::new(segments);
+        let mut password_end = from;
         for hit in memchr_iter(b'@', &buffer[from..to]) {
             let at = from + hit;
-            if let Some((segment, start, end)) = cursor.find(at) {
-                if let Some(range) = shapes.email(&buffer[start..end], at - start, 1) {
+            let Some((segment, start, end)) = cursor.find(at) else {
+                continue;
+            };
+            let value = &buffer[start..end];
+            if let Some(rule) = self.email {
+                if let Some(range) = shapes.email(value, at - start, 1) {
+                    out.push(found(segment, range, rule));
+                }
+            }
+            if let Some(rule) = self.url_password.filter(|_| at >= password_end) {
+                if let Some(range) = tokens::url_password(value, at - start) {
+                    password_end = start + range.1 + 1;
                     out.push(found(segment, range, rule));
                 }
             }
@@ -261,20 +301,17 @@ impl Scanner {
         &self,
         rules: &[Rule],
         shapes: &Shapes,
-        buffer: &[u8],
-        from: usize,
-        to: usize,
+        (buffer, from): (&[u8], usize),
+        groups: &[Vec<Literal>],
+        find: impl Fn(usize) -> Option<(usize, usize)>,
         segments: &S,
         out: &mut Vec<Match>,
     ) {
-        let Some((prefilter, groups)) = &self.prefilter else {
-            return;
-        };
         let mut cursor = Cursor::new(segments);
         let mut next = from;
         // Per rule, where its last match ended: a rule's own matches do not overlap.
         let mut ends = vec![0_usize; rules.len()];
-        while let Some((at, group)) = prefilter.find(buffer, next, to) {
+        while let Some((at, group)) = find(next) {
             next = at + 1;
             let Some((segment, start, end)) = cursor.find(at) else {
                 continue;
@@ -310,28 +347,41 @@ impl Scanner {
         segments: &S,
         out: &mut Vec<Match>,
     ) {
-        if let Some(rule) = self.card {
-            for index in 0..segments.len() {
-                let (start, end) = segments.get(index);
-                if end - start >= numbers::MIN_CARD_DIGITS {
-                    shapes.cards(&buffer[start..end], |range| {
-                        out.push(found(index as u32, range, rule));
-                    });
-                }
-            }
-        }
-        if let Some(rule) = self.iban {
-            let mut cursor = Cursor::new(segments);
-            numbers::letter_pairs_before_digits(buffer, from, to, |at| {
-                if !shapes.is_iban_country(buffer[at], buffer[at + 1]) {
-                    return;
-                }
-                if let Some((segment, start, end)) = cursor.find(at) {
-                    if let Some(range) = shapes.iban(&buffer[start..end], at - start) {
-                        out.push(found(segment, range, rule));
+        if self.card.is_some() || self.iban.is_some() {
+            let mut ibans = Vec::new();
+            let mut pairs = Cursor::new(segments);
+            let mut runs = Cursor::new(segments);
+            let mut looked_at = from;
+            numbers::candidates(
+                buffer,
+                from,
+                to,
+                |at| {
+                    let Some(rule) = self.iban else { return };
+                    if !shapes.is_iban_country(buffer[at], buffer[at + 1]) {
+                        return;
                     }
-                }
-            });
+                    if let Some((segment, start, end)) = pairs.find(at) {
+                        if let Some(range) = shapes.iban(&buffer[start..end], at - start) {
+                            ibans.push(found(segment, range, rule));
+                        }
+                    }
+                },
+                |at| {
+                    let Some(rule) = self.card.filter(|_| at >= looked_at) else {
+                        return;
+                    };
+                    if let Some((segment, start, end)) = runs.find(at) {
+                        let floor = looked_at.saturating_sub(start);
+                        let value = &buffer[start..end];
+                        let run_end = shapes.cards(value, at - start, floor, |range| {
+                            out.push(found(segment, range, rule));
+                        });
+                        looked_at = start + run_end;
+                    }
+                },
+            );
+            out.append(&mut ibans);
         }
         if self.ipv4.is_some() || self.ipv6.is_some() {
             for index in 0..segments.len() {
@@ -380,11 +430,11 @@ impl Scanner {
 /// Texts to search for, none the beginning of another, and for each the literals that begin with it.
 ///
 /// A vectorised search takes few texts, so the largest families that share their first bytes are searched by these.
-fn grouped(mut literals: Vec<Literal>) -> (Vec<Vec<u8>>, Vec<Vec<Literal>>) {
+fn grouped(mut literals: Vec<Literal>) -> Vec<(Vec<u8>, Vec<Literal>)> {
     literals.sort_by(|a, b| a.text.cmp(&b.text));
     let mut texts: Vec<Vec<u8>> = literals.iter().map(|l| l.text.clone()).collect();
     without_longer(&mut texts);
-    while texts.len() > MAX_PACKED {
+    while texts.len() > FEW_PACKS * PACK {
         let families = texts.chunk_by(|a, b| a[..MIN_LITERAL] == b[..MIN_LITERAL]);
         match families.max_by_key(|family| family.len()) {
             Some(family) if family.len() > 1 => {
@@ -401,7 +451,7 @@ fn grouped(mut literals: Vec<Literal>) -> (Vec<Vec<u8>>, Vec<Vec<Literal>>) {
         let group = texts.partition_point(|text| *text <= literal.text) - 1;
         groups[group].push(literal);
     }
-    (texts, groups)
+    texts.into_iter().zip(groups).collect()
 }
 
 /// Of sorted texts drop those that begin with another one.

@@ -54,6 +54,27 @@ pub fn ipv6(value: &[u8], mut f: impl FnMut(Found)) {
     );
 }
 
+/// The password of `scheme://user:password@host` (RFC 3986, 3.2.1) for the first at sign in it.
+///
+/// At signs that should have been escaped count to the password: it ends at the last one before the path.
+pub fn url_password(value: &[u8], at: usize) -> Option<Found> {
+    let ends = |b: &u8| b.is_ascii_whitespace() || *b == b'/';
+    let start = value[..at]
+        .iter()
+        .rposition(|b| ends(b) || *b == b'@')
+        .map_or(0, |p| p + 1);
+    if !value[..start].ends_with(b"://") {
+        return None;
+    }
+    let colon = start + memchr::memchr(b':', &value[start..at])?;
+    if value[start..colon].iter().any(|b| matches!(b, b'?' | b'#')) {
+        return None;
+    }
+    let stop = at + value[at..].iter().take_while(|b| !ends(b)).count();
+    let end = at + memchr::memrchr(b'@', &value[at..stop])?;
+    (colon + 1 < end).then_some((colon + 1, end))
+}
+
 fn parse<T: std::str::FromStr>(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|t| t.parse::<T>().is_ok())
 }

@@ -1,7 +1,5 @@
 //! Attribute lists and log bodies: values of every kind, and the keys they stand under.
 
-use std::collections::BTreeMap;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow_array::{
@@ -44,7 +42,48 @@ struct Scrub {
     bytes: bool,
 }
 
-type Edits = BTreeMap<usize, Edit>;
+/// Edits by row. Each kind of column is looked through from top to bottom, so rows mostly ascend.
+#[derive(Default)]
+struct Edits {
+    edits: Vec<(usize, Edit)>,
+}
+
+impl Edits {
+    fn of(&mut self, row: usize) -> &mut Edit {
+        if self.edits.last().is_none_or(|(last, _)| *last != row) {
+            self.edits.push((row, Edit::default()));
+        }
+        let last = self.edits.len() - 1;
+        &mut self.edits[last].1
+    }
+
+    /// One edit for each row, rows ascending.
+    fn merged(mut self) -> Vec<(usize, Edit)> {
+        self.edits.sort_by_key(|(row, _)| *row);
+        self.edits.dedup_by(|(row, later), (earlier_row, earlier)| {
+            let same = row == earlier_row;
+            if same {
+                earlier.merge(std::mem::take(later));
+            }
+            same
+        });
+        self.edits
+    }
+}
+
+impl Edit {
+    fn merge(&mut self, later: Self) {
+        self.drop |= later.drop;
+        self.empty |= later.empty;
+        self.key = later.key.or(self.key.take());
+        self.text = later.text.or(self.text.take());
+        self.bytes = later.bytes.or(self.bytes.take());
+        self.scrub.text |= later.scrub.text;
+        self.scrub.int |= later.scrub.int;
+        self.scrub.double |= later.scrub.double;
+        self.scrub.bytes |= later.scrub.bytes;
+    }
+}
 
 /// The children of an attribute or AnyValue struct.
 struct Values<'a> {
@@ -127,7 +166,7 @@ impl Pass<'_> {
         value_place: &str,
     ) -> Result<Revised, String> {
         let values = Values::of(parts).ok_or("expected the columns of a value")?;
-        let mut edits = Edits::new();
+        let mut edits = Edits::default();
         let mut failed = Vec::new();
         let place = self.place(value_place);
         let judged = !self.engine.is_skipped(value_place);
@@ -138,19 +177,19 @@ impl Pass<'_> {
             self.numbers_of(&values, place, &is_settled, &mut edits);
             self.bytes_of(&values, place, &is_settled, &mut edits, &mut failed);
         }
+        let mut edits = edits.merged();
         if edits.is_empty() {
             return Ok((None, Vec::new(), failed));
         }
         if key_place.is_none() {
             // Not in a list, so nothing to leave out: a deleted body is an empty value.
-            for edit in edits.values_mut().filter(|edit| edit.drop) {
+            for (_, edit) in edits.iter_mut().filter(|(_, edit)| edit.drop) {
                 *edit = Edit {
                     empty: true,
                     ..Edit::default()
                 };
             }
         }
-        let edits: Vec<(usize, Edit)> = edits.into_iter().collect();
         let dropped = edits.iter().filter(|(_, edit)| edit.drop);
         let dropped = dropped.map(|(row, _)| *row as u32).collect();
         Ok((Some(revised(parts, &values, &edits)?), dropped, failed))
@@ -181,7 +220,7 @@ impl Pass<'_> {
             // A whole KeyValue message brings its own key and is judged with the other messages.
             let rule = verdict.rule.filter(|_| kind != Some(RAW));
             if let (Some(rule), Some(place)) = (rule, value_place) {
-                let decided = match self.engine.apply_key_rule(rule, &values.content(row)) {
+                let decided = match self.engine.apply_key_rule(rule, || values.content(row)) {
                     None => true,
                     Some(outcome) => {
                         let hides = !matches!(kind, None | Some(EMPTY));
@@ -198,8 +237,8 @@ impl Pass<'_> {
             }
             if verdict.sensitive && judged {
                 match self.text(key, key_place) {
-                    Outcome::Removed => edits.entry(row).or_default().drop = true,
-                    Outcome::Replaced(text) => edits.entry(row).or_default().key = Some(text),
+                    Outcome::Removed => edits.of(row).drop = true,
+                    Outcome::Replaced(text) => edits.of(row).key = Some(text),
                 }
             }
         }
@@ -219,7 +258,7 @@ impl Pass<'_> {
         for group in found.chunk_by(|a, b| a.segment == b.segment) {
             let row = group[0].segment as usize;
             if values.texts.is_null(row) {
-                edits.entry(row).or_default().scrub.text = true;
+                edits.of(row).scrub.text = true;
             } else if !is_settled(row) {
                 let outcome = self.applied(&content[range(offsets, row)], group, place);
                 settle(edits, row, outcome);
@@ -240,7 +279,7 @@ impl Pass<'_> {
                 continue;
             }
             if values.ints.is_null(row) {
-                edits.entry(row).or_default().scrub.int = true;
+                edits.of(row).scrub.int = true;
             } else if !is_settled(row) {
                 if let Some(outcome) = self.counted_int(int, place) {
                     settle(edits, row, outcome);
@@ -252,7 +291,7 @@ impl Pass<'_> {
                 continue;
             }
             if values.doubles.is_null(row) {
-                edits.entry(row).or_default().scrub.double = true;
+                edits.of(row).scrub.double = true;
             } else if !is_settled(row) {
                 if let Some(outcome) = self.counted_double(double, place) {
                     settle(edits, row, outcome);
@@ -315,7 +354,7 @@ impl Pass<'_> {
         hits.dedup();
         for row in hits {
             if values.bytes.is_null(row) {
-                edits.entry(row).or_default().scrub.bytes = true;
+                edits.of(row).scrub.bytes = true;
                 continue;
             }
             let message = &content[range(offsets, row)];
@@ -328,10 +367,10 @@ impl Pass<'_> {
             };
             match outcome {
                 Err(_) => failed.push(row as u32),
-                Ok(Outcome::Removed) => edits.entry(row).or_default().drop = true,
+                Ok(Outcome::Removed) => edits.of(row).drop = true,
                 // What was found stands under a key whose rule keeps it.
                 Ok(Outcome::Replaced(clean)) if clean == message => {}
-                Ok(Outcome::Replaced(clean)) => edits.entry(row).or_default().bytes = Some(clean),
+                Ok(Outcome::Replaced(clean)) => edits.of(row).bytes = Some(clean),
             }
         }
     }
@@ -347,7 +386,7 @@ impl Pass<'_> {
 
 /// A value is gone or a string.
 fn settle(edits: &mut Edits, row: usize, outcome: Outcome) {
-    let edit = edits.entry(row).or_default();
+    let edit = edits.of(row);
     match outcome {
         Outcome::Removed => edit.drop = true,
         Outcome::Replaced(text) => edit.text = Some(text),

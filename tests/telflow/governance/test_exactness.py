@@ -38,6 +38,7 @@ def test_whole_batches_are_exact(signal: Signal) -> None:
         records.take(pa.array([2, 0])),
         pa.concat_batches([records, records.slice(1, 1)]),
         TelemetryBatch.empty(signal).records,
+        pa.record_batch({"nulls": pa.nulls(100, pa.string()), "none": pa.nulls(100, pa.list_(pa.int64()))}),
     ]
     assert [is_exact(table) for table in made] == [True] * len(made)
 
