@@ -25,6 +25,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::interchange::batch_from_python;
 use keys::KeyCache;
 use rules::{Engine, KeySpec, RuleSpec, Tables};
 
@@ -74,9 +75,10 @@ impl Redactor {
         &self,
         py: Python<'_>,
         table: &str,
-        batch: PyArrowType<RecordBatch>,
+        batch: &Bound<'_, PyAny>,
         compact: bool,
     ) -> PyResult<Redaction> {
+        let batch = batch_from_python(batch)?;
         let done = py.detach(|| {
             // Another thread at work: a fresh cache costs less than waiting.
             let mut fresh;
@@ -91,7 +93,7 @@ impl Redactor {
                     &mut fresh
                 }
             };
-            columns::redact_table(&self.engine, cache, table, &batch.0, compact)
+            columns::redact_table(&self.engine, cache, table, &batch, compact)
         });
         let done = done.map_err(PyRuntimeError::new_err)?;
         let failed = (!done.failed.is_empty())

@@ -43,10 +43,9 @@ def _is_exact(array: pa.Array) -> bool:
 
 def _ends_at(content: pa.Buffer | None, end: int) -> bool:
     """Whether nothing but zeros follows: arrays of nulls share one long buffer of them."""
-    rest = content.size - end if content else 0
-    if rest <= 0:
+    if content is None or content.size <= end:
         return True
-    return rest <= _MAX_ZEROS_BYTES and not np.frombuffer(content, np.uint8)[end:].any()
+    return content.size - end <= _MAX_ZEROS_BYTES and not np.frombuffer(content, np.uint8)[end:].any()
 
 
 def _span(array: pa.Array, rows: int) -> tuple[int, int]:

@@ -278,11 +278,8 @@ def test_irregular_ids_that_are_no_protobuf_are_quarantined() -> None:
 def test_a_kernel_that_fails_lets_nothing_pass(caplog: pytest.LogCaptureFixture) -> None:
     """A malformed batch is quarantined whole; neither the reason nor the log quotes it."""
     batch = batch_from_message(_traces(a="jane@example.com"), Signal.TRACES)
-    names = pa.Array.from_buffers(
-        pa.string(),
-        3,
-        [None, pa.py_buffer(pa.array([0, 3, 6, 9], pa.int32()).buffers()[1]), pa.py_buffer(b"\xff@x.example")],
-    )
+    offsets = pa.array([0, 3, 99, 16], pa.int32()).buffers()[1]
+    names = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"jane@example.com")])
     spoilt = _with_column(batch, "records", "name", names)
     out: list[TelemetryBatch] = []
     bad: list[TelemetryBatch] = []
@@ -298,7 +295,7 @@ def test_a_kernel_that_fails_lets_nothing_pass(caplog: pytest.LogCaptureFixture)
     assert caplog.records[0].levelno == logging.WARNING
     for text in (row.reason, caplog.text):
         assert "jane" not in text
-        assert "x.example" not in text
+        assert "example.com" not in text
 
 
 class _Panic(BaseException):

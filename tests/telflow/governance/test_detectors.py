@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +259,9 @@ def test_tables_are_well_formed() -> None:
     assert countries == sorted(set(countries))
     assert all(11 <= sum(map(int, re.findall("[0-9]+", structure))) <= 30 for _, structure in IBAN_ACCOUNTS)
     assert all(domain == domain.lower() and domain.isalnum() for domain in NOT_DOMAINS)
+
+
+def test_the_documentation_names_every_detector() -> None:
+    """In the table of docs/redaction.md."""
+    page = (Path(__file__).parents[3] / "docs" / "redaction.md").read_text(encoding="utf-8")
+    assert [name for name in DETECTORS if f"`{name}`" not in page] == []
