@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ JOINED = 16  # requests that make a batch of 8192 spans
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _SETTINGS = """
 receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: null}}}}
-span_metrics: {{temporality: delta}}
+# The same requests come again and again, with the same times: none of them is to count as late.
+span_metrics: {{temporality: delta, lateness: 1d}}
 exporters: {{null_server: {{endpoint: "127.0.0.1:{port}"}}}}
 """
 
@@ -136,7 +138,7 @@ def kernels(requests: list[bytes]) -> dict[str, float]:
     joined = TelemetryBatch.concat(parts)
     redactor = Redactor(RedactSettings())
     kept = redact_batch(joined, redactor).kept
-    metrics = SpanMetrics(SpanMetricsSettings(temporality="delta"))
+    metrics = SpanMetrics(SpanMetricsSettings(temporality="delta", lateness=timedelta(days=1)))
     now = time.time_ns()
     assert kept.num_rows == joined.num_rows == SPANS * JOINED
     return {
