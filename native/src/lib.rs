@@ -10,6 +10,8 @@ mod decode;
 mod descriptor;
 mod encode;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod interchange;
 mod json;
 mod normalise;

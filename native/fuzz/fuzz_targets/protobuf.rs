@@ -1,0 +1,5 @@
+//! `fuzzing::protobuf` on whatever libFuzzer thinks of.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| _native::fuzzing::protobuf(data));
