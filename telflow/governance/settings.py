@@ -102,7 +102,7 @@ class KeyRule(Settings):
 
     key: str = Field(min_length=1)
     """Name of the attribute, in either case; `*` stands for any characters, `?` for one. Inside maps the name of the
-    entry and its path (`user.address.street`) are both tried."""
+    entry and its path (`user.address.street`, up to 1024 bytes) are both tried."""
     action: Literal["mask", "hash", "delete", "keep"] = "mask"
     """What to do with the whole value; `keep` leaves it as it is, unsearched."""
     label: str = "REDACTED"

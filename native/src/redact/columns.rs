@@ -23,6 +23,8 @@ pub struct Done {
     pub counts: Vec<(String, String, u64)>,
 }
 
+const MAX_PATH_BYTES: usize = 1024;
+
 /// The state of one walk.
 pub struct Pass<'a> {
     pub engine: &'a Engine,
@@ -339,7 +341,12 @@ impl Pass<'_> {
         }
         path.push(b'.');
         path.extend_from_slice(key);
-        let whole = self.engine.key_rule(path);
+        // A longer path is not looked up: a long name above many entries would be read again for each.
+        let whole = if path.len() <= MAX_PATH_BYTES {
+            self.engine.key_rule(path)
+        } else {
+            None
+        };
         verdict.rule = match (verdict.rule, whole) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

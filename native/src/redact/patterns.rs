@@ -2,7 +2,7 @@
 
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::syntax;
-use regex_automata::Input;
+use regex_automata::{Anchored, Input};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use super::{numbers, tokens};
@@ -15,6 +15,12 @@ enum Check {
     Token,
     Luhn,
 }
+
+/// The sensitive range, and the end of the whole match.
+type Found = ((usize, usize), usize);
+
+/// How often a search in one value may fail before it is cut short.
+pub const TRIES: usize = 64;
 
 pub struct Pattern {
     regex: Regex,
@@ -89,15 +95,38 @@ impl Pattern {
         }
     }
 
-    /// Start of the first match at or after `from`.
-    pub fn first(&self, value: &[u8], from: usize) -> Option<usize> {
-        self.regex
-            .search(&Input::new(value).range(from..))
-            .map(|m| m.start())
+    /// The match that starts at `position`: the sensitive range, and the end of the whole.
+    pub fn at(&self, value: &[u8], position: usize) -> Option<Found> {
+        self.find(value, position, true)
     }
 
-    /// The sensitive range and the end of the whole match, if there is one that passes the check.
-    pub fn find(&self, input: Input<'_>) -> Option<((usize, usize), usize)> {
+    /// Call `f` with the sensitive range of every match at or after `from`, from left to right.
+    ///
+    /// A match that fails the check does not hide another one inside it, but only so often: a text made to be searched
+    /// again and again would take time that grows with its square. Then what merely looks sensitive counts as such.
+    pub fn each(&self, value: &[u8], from: usize, tries: usize, mut f: impl FnMut((usize, usize))) {
+        let mut next = from;
+        let mut failures = 0;
+        while next <= value.len() {
+            let Some(whole) = self.regex.search(&Input::new(value).range(next..)) else {
+                return;
+            };
+            next = match self.find(value, whole.start(), failures < tries) {
+                Some((range, end)) => {
+                    f(range);
+                    end.max(whole.start() + 1)
+                }
+                None if failures < tries => {
+                    failures += 1;
+                    whole.start() + 1
+                }
+                None => whole.end().max(whole.start() + 1),
+            };
+        }
+    }
+
+    fn find(&self, value: &[u8], position: usize, checked: bool) -> Option<Found> {
+        let input = Input::new(value).range(position..).anchored(Anchored::Yes);
         let whole = self.regex.search(&input)?;
         let mut range = (whole.start(), whole.end());
         if self.group {
@@ -107,14 +136,15 @@ impl Pattern {
                 range = (part.start, part.end);
             }
         }
-        let text = &input.haystack()[range.0..range.1];
-        let passed = match self.check {
-            Check::None => true,
-            Check::Jwt => tokens::is_jwt(text),
-            Check::Basic => tokens::is_basic_credentials(text),
-            Check::Token => tokens::is_token(text),
-            Check::Luhn => numbers::luhn(text),
-        };
+        let text = &value[range.0..range.1];
+        let passed = !checked
+            || match self.check {
+                Check::None => true,
+                Check::Jwt => tokens::is_jwt(text),
+                Check::Basic => tokens::is_basic_credentials(text),
+                Check::Token => tokens::is_token(text),
+                Check::Luhn => numbers::luhn(text),
+            };
         (passed && range.0 < range.1).then_some((range, whole.end()))
     }
 }

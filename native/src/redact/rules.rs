@@ -6,8 +6,8 @@ use hmac_sha256::HMAC;
 use regex_automata::meta::Regex;
 
 use super::numbers;
-use super::patterns::Pattern;
-use super::scan::{each_match, Match, Scanner};
+use super::patterns::{Pattern, TRIES};
+use super::scan::{Match, Scanner};
 use super::shapes::{self, Shapes};
 
 /// (name, label, action, keep_last, shape, pattern, check, keywords)
@@ -234,7 +234,7 @@ impl Engine {
                 return None;
             };
             let mut hit = false;
-            each_match(pattern, bytes, |_| hit = true);
+            pattern.each(bytes, 0, TRIES, |_| hit = true);
             hit.then(|| (self.whole(rule, bytes), rule))
         })
     }

@@ -7,9 +7,8 @@
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memchr_iter;
-use regex_automata::{Anchored, Input};
 
-use super::patterns::Pattern;
+use super::patterns::TRIES;
 use super::rules::{Rule, Shape};
 use super::shapes::{self, Shapes};
 use super::{numbers, tokens};
@@ -311,6 +310,8 @@ impl Scanner {
         let mut next = from;
         // Per rule, where its last match ended: a rule's own matches do not overlap.
         let mut ends = vec![0_usize; rules.len()];
+        // Per rule, how often it failed in which value: see `Pattern::each`.
+        let mut failed = vec![(u32::MAX, 0_usize); rules.len()];
         while let Some((at, group)) = find(next) {
             next = at + 1;
             let Some((segment, start, end)) = cursor.find(at) else {
@@ -328,10 +329,19 @@ impl Scanner {
                         out.push(found(segment, range, literal.rule));
                     }
                 } else if let Shape::Pattern(pattern) = &rules[number].shape {
-                    let input = Input::new(value).range(position..).anchored(Anchored::Yes);
-                    if let Some((range, whole_end)) = pattern.find(input) {
+                    if let Some((range, whole_end)) = pattern.at(value, position) {
                         ends[number] = start + whole_end;
                         out.push(found(segment, range, literal.rule));
+                        continue;
+                    }
+                    let (last, failures) = &mut failed[number];
+                    *failures = if *last == segment { *failures + 1 } else { 1 };
+                    *last = segment;
+                    if *failures == TRIES {
+                        ends[number] = end;
+                        pattern.each(value, position, 0, |range| {
+                            out.push(found(segment, range, literal.rule));
+                        });
                     }
                 }
             }
@@ -472,25 +482,7 @@ fn search_whole(rules: &[Rule], rule: u16, segment: u32, value: &[u8], out: &mut
     let Shape::Pattern(pattern) = &rules[rule as usize].shape else {
         return;
     };
-    each_match(pattern, value, |range| {
+    pattern.each(value, 0, TRIES, |range| {
         out.push(found(segment, range, rule))
     });
-}
-
-/// Call `f` with every match of the pattern in the value, from left to right.
-pub fn each_match(pattern: &Pattern, value: &[u8], mut f: impl FnMut((usize, usize))) {
-    let mut next = 0;
-    while next <= value.len() {
-        let Some(start) = pattern.first(value, next) else {
-            return;
-        };
-        let input = Input::new(value).range(start..).anchored(Anchored::Yes);
-        match pattern.find(input) {
-            Some((range, whole_end)) => {
-                f(range);
-                next = whole_end.max(start + 1);
-            }
-            None => next = start + 1,
-        }
-    }
 }

@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::shapes::{ends_with_escape, is_word, Found};
 
+/// The longest text form of an address, and some punctuation behind it.
+const MAX_IPV6: usize = 48;
+
 /// Call `f` with each dotted quad that is not part of a longer dotted number.
 pub fn ipv4(value: &[u8], mut f: impl FnMut(Found)) {
     runs(
@@ -33,12 +36,18 @@ pub fn ipv6(value: &[u8], mut f: impl FnMut(Found)) {
         |b| b.is_ascii_hexdigit() || b == b':' || b == b'.',
         b':',
         |start, end| {
+            let mut text = &value[start..end];
+            let mut start = start;
+            // "peer:2001:db8::1": the first colon belongs to the name in front.
+            if text.starts_with(b":") && !text.starts_with(b"::") {
+                text = &text[1..];
+                start += 1;
+            }
             let before = value[..start].last().is_some_and(|b| is_word(*b));
             let after = value.get(end).is_some_and(|b| is_word(*b));
-            if before || after || end - start < 3 {
+            if before || after || text.len() > MAX_IPV6 {
                 return;
             }
-            let mut text = &value[start..end];
             while !parse::<Ipv6Addr>(text) {
                 match text.split_last() {
                     // A sentence may end behind it: "from 2001:db8::1: refused".

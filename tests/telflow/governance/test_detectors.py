@@ -65,6 +65,7 @@ POSITIVES = [
     ("ipv4", "from 192.0.2.7:8080, via 10.0.0.1.", "from [IP]:8080, via [IP]."),
     ("ipv6", "[2001:db8::8a2e:370:7334]:443", "[[IP]]:443"),
     ("ipv6", "peer ::ffff:10.1.1.9 gone: fe80::1%eth0", "peer [IP] gone: [IP]%eth0"),
+    ("ipv6", "peer:2001:db8::1.", "peer:[IP]."),
     ("jwt", _jwt({"alg": "HS256", "typ": "JWT"}), "[JWT]"),
     ("jwt", "t=" + _jwt({"typ": "JWT", "alg": "none"}, compact=False) + ";", "t=[JWT];"),
     ("jwt", _jwt('{\n  "alg": "RS256"\n}'), "[JWT]"),

@@ -308,3 +308,47 @@ def test_many_threads_share_one_redactor() -> None:
     assert len(results) == 40
     for result in results:
         assert result.records.equals(expected.records)
+
+
+# Texts made to take long
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJ" * 500_000,
+        "eyJ" * 500_000 + ".a.b",
+        "1" * 1_500_000,
+        "1 " * 700_000,
+        "4111 " * 300_000,
+        "%40" * 500_000,
+        "a%40" * 300_000,
+        "a@" * 700_000,
+        "://u:" * 300_000 + "@",
+        "://u:p" + "@" * 1_000_000,
+        "-----BEGIN PRIVATE KEY-----" * 50_000,
+        "bearer " * 200_000,
+        "DE89" * 300_000,
+        "a." * 700_000 + "@" + "b." * 700_000,
+        "::" * 700_000,
+        "1." * 700_000,
+    ],
+    ids=lambda text: f"{text[:12]}x{len(text)}",
+)
+def test_time_does_not_grow_with_the_square_of_the_text(text: str) -> None:
+    """Megabytes made to be searched again and again; quadratic, each would run into the timeout."""
+    redactor = _redactor(
+        detectors={"ipv4": {}, "ipv6": {}}, patterns=[{"name": "n", "pattern": "[0-9]+", "check": "luhn"}]
+    )
+    redactor.replace(text)
+
+
+def test_a_search_cut_short_fails_closed() -> None:
+    """After hundreds of failures in one value what looks like a token counts as one; another value is judged anew."""
+    fake, real = "eyJhIjoiYiJ9.eyJ.c", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"
+    cut = _redactor().replace(f"{fake} " * 300 + real)
+    assert cut is not None
+    assert cut.endswith("[JWT] [JWT]")
+    assert _redactor().replace(f"{fake} " * 30 + real) == f"{fake} " * 30 + "[JWT]"
+    luhn = _redactor(patterns=[{"name": "n", "pattern": "(?:A)?[0-9]{9}", "check": "luhn"}], detectors={})
+    assert luhn.replace("123456789 " * 300) == "123456789 " * 64 + "[N] " * 236
