@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Protocol
 
 import grpc
 from google.protobuf import json_format
@@ -24,9 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from connectors.otlp.protocol import retry_after_s
 from telflow.codec import Encoding
+from telflow.delivery.transport import Answer, Verdict
 from telflow.schema import Signal
 
-__all__ = ["Answer", "OtlpClient", "Verdict", "classify_grpc", "classify_http"]
+__all__ = ["Answer", "Verdict", "classify_grpc", "classify_http"]
 
 _RESPONSES: dict[Signal, tuple[type[Message], str]] = {
     Signal.TRACES: (ExportTraceServiceResponse, "rejected_spans"),
@@ -43,50 +41,6 @@ _RETRYABLE_CODES = {
 }
 _RETRYABLE_STATUSES = {429, 502, 503, 504}
 _LONGEST_MESSAGE = 500
-
-
-class Verdict(enum.Enum):
-    """What became of a request."""
-
-    ACCEPTED = "accepted"
-    """The destination has it, save for the records it says it rejected."""
-
-    REFUSED = "refused"
-    """The destination will never take it."""
-
-    RETRYABLE = "retryable"
-    """The destination may take it later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a destination answered.
-
-    Attributes:
-        verdict: What became of the request.
-        status: The answer's status in a word: ``OK``, ``UNAVAILABLE``, ``HTTP 503``, ``no answer``.
-        message: The destination's own words, cut to a bearable length; it may quote data, so it is not for logs.
-        rejected: Records the destination did not take of an accepted request.
-        retry_after_s: Seconds it asks to wait; None when it does not say.
-    """
-
-    verdict: Verdict
-    status: str
-    message: str = ""
-    rejected: int = 0
-    retry_after_s: float | None = None
-
-
-class OtlpClient(Protocol):
-    """A connection to one destination; may be used by several threads at once."""
-
-    def send(self, signal: Signal, body: bytes) -> Answer:
-        """Send one Export*ServiceRequest and wait for its answer; never raises for what the network does."""
-        ...
-
-    def close(self) -> None:
-        """Close the connection."""
-        ...
 
 
 def classify_grpc(

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
-from connectors.otlp.client import Answer, OtlpClient, Verdict
 from connectors.otlp.grpc_client import GrpcClient
 from connectors.otlp.http_client import HttpClient
 from connectors.otlp.settings import OtlpExporterSettings
@@ -20,6 +19,7 @@ from telflow.accounting import LEDGER, Ledger, Outcome, count_by_tenant
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, encode
 from telflow.delivery.retry import Backoff
+from telflow.delivery.transport import Answer, Transport, Verdict
 from telflow.errors import EncodeError, describe_fault
 
 __all__ = ["OtlpSink", "connect"]
@@ -29,7 +29,7 @@ _PAUSE_STEP_S = 0.05  # how soon a waiting retry notices that the worker stops
 _SPLIT_MARGIN = 1.1  # records differ in size; a little smaller parts save encoding some of them twice
 
 
-def connect(settings: OtlpExporterSettings) -> OtlpClient:
+def connect(settings: OtlpExporterSettings) -> Transport:
     """Return the client the settings ask for.
 
     Raises:
@@ -52,7 +52,7 @@ class OtlpSink(FixedPartitionedSink[TelemetryBatch, int]):
         *,
         partitions: int = 1,
         ledger: Ledger = LEDGER,
-        connect: Callable[[OtlpExporterSettings], OtlpClient] = connect,
+        connect: Callable[[OtlpExporterSettings], Transport] = connect,
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -49,7 +49,7 @@ class GrpcClient:
         self._timeout_s = settings.timeout.total_seconds()
 
     def send(self, signal: Signal, body: bytes) -> Answer:
-        """See `OtlpClient.send`."""
+        """See `Transport.send`."""
         try:
             response = self._calls[signal](body, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -60,7 +60,7 @@ class GrpcClient:
         return classify_grpc(signal, grpc.StatusCode.OK, "", body=response)
 
     def close(self) -> None:
-        """See `OtlpClient.close`."""
+        """See `Transport.close`."""
         self._channel.close()
 
 

@@ -49,7 +49,7 @@ class HttpClient:
         )
 
     def send(self, signal: Signal, body: bytes) -> Answer:
-        """See `OtlpClient.send`."""
+        """See `Transport.send`."""
         # Compressed in the caller's thread: it takes longer than all the rest, and without the interpreter's lock.
         return self._loop.run(self._post(signal, compress(body, self._compression)))
 
@@ -69,7 +69,7 @@ class HttpClient:
             return Answer(Verdict.RETRYABLE, "no answer", type(error).__name__)
 
     def close(self) -> None:
-        """See `OtlpClient.close`."""
+        """See `Transport.close`."""
         self._loop.run(self._session.close())
         self._loop.stop()
 
