@@ -20,7 +20,7 @@ import grpc
 
 from bench import report
 from bench.payloads import RECORDS, SMALL, payload
-from connectors.otlp.exporter import OtlpSink, connect
+from connectors.otlp.exporter import OtlpSink
 from connectors.otlp.null_server import NullOtlpServer
 from connectors.otlp.protocol import RPC_METHODS
 from connectors.otlp.receiver import OtlpReceiver
@@ -30,6 +30,7 @@ from connectors.otlp.settings import (
     OtlpExporterSettings,
     OtlpReceiverSettings,
 )
+from connectors.otlp.transport import connect
 from telflow import Signal
 from telflow.accounting import Ledger, Outcome
 from telflow.codec import decode, encode

@@ -12,9 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
-from connectors.otlp.grpc_client import GrpcClient
-from connectors.otlp.http_client import HttpClient
 from connectors.otlp.settings import OtlpExporterSettings
+from connectors.otlp.transport import connect
 from telflow.accounting import LEDGER, Ledger, Outcome, count_by_tenant
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, encode
@@ -22,20 +21,11 @@ from telflow.delivery.retry import Backoff
 from telflow.delivery.transport import Answer, Transport, Verdict
 from telflow.errors import EncodeError, describe_fault
 
-__all__ = ["OtlpSink", "connect"]
+__all__ = ["OtlpSink"]
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_STEP_S = 0.05  # how soon a waiting retry notices that the worker stops
 _SPLIT_MARGIN = 1.1  # records differ in size; a little smaller parts save encoding some of them twice
-
-
-def connect(settings: OtlpExporterSettings) -> Transport:
-    """Return the client the settings ask for.
-
-    Raises:
-        ConfigError: A certificate cannot be read.
-    """
-    return GrpcClient(settings) if settings.protocol == "grpc" else HttpClient(settings)
 
 
 class OtlpSink(FixedPartitionedSink[TelemetryBatch, int]):
@@ -62,7 +52,7 @@ class OtlpSink(FixedPartitionedSink[TelemetryBatch, int]):
             settings: Destination and limits.
             partitions: How many partitions share the work in a cluster; never fewer than in an earlier run.
             ledger: Where delivered and dropped records are counted.
-            connect: Makes the client.
+            connect: Makes the transport.
             now_s: A monotonic clock, which retries are timed by.
             sleep: Waits so many seconds on that clock.
         """
@@ -133,7 +123,7 @@ class _Delivery:
 
     def __init__(self, sink: OtlpSink, component: str) -> None:
         self._settings = sink.settings
-        self._client = sink.connect(sink.settings)
+        self._transport = sink.connect(sink.settings)
         self._ledger = sink.ledger
         self._component = component
         self._now_s = sink.now_s
@@ -164,12 +154,12 @@ class _Delivery:
                 self._account(part, answer)
 
     def close(self) -> None:
-        self._client.close()
+        self._transport.close()
 
     def _send(self, batch: TelemetryBatch, body: bytes) -> Answer:
         backoff = Backoff(self._settings.retry, started_s=self._now_s())
         while True:
-            answer = self._client.send(batch.signal, body)
+            answer = self._transport.send(batch.signal, body)
             if answer.verdict is not Verdict.RETRYABLE:
                 return answer
             wait_s = backoff.next_wait_s(now_s=self._now_s(), retry_after_s=answer.retry_after_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -16,6 +16,7 @@ __all__ = [
     "Address",
     "GrpcServerSettings",
     "HttpServerSettings",
+    "OtlpConnectionSettings",
     "OtlpExporterSettings",
     "OtlpReceiverSettings",
     "TlsClientSettings",
@@ -151,8 +152,8 @@ class OtlpReceiverSettings(Settings):
         return self
 
 
-class OtlpExporterSettings(Settings):
-    """Sends OTLP to a backend, a Collector or another gateway."""
+class OtlpConnectionSettings(Settings):
+    """Where OTLP is sent to, and how one request travels."""
 
     endpoint: str
     """Where to: ``host:port`` or ``https://host:port`` for gRPC; for HTTP the URL that ``/v1/traces`` and the like are
@@ -179,11 +180,11 @@ class OtlpExporterSettings(Settings):
     concurrency: int = Field(default=4, ge=1)
     """Requests in flight at a time."""
 
-    retry: RetrySettings = RetrySettings()
-    """How refused or unanswered requests are repeated."""
+    keepalive_time: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1))
+    """gRPC: ask a silent destination so often whether it is still there. HTTP: keep an idle connection so long."""
 
-    shutdown_timeout: Duration = timedelta(seconds=10)
-    """How long a stopping exporter goes on repeating; what is undelivered then is dropped and counted."""
+    keepalive_timeout: Duration = Field(default=timedelta(seconds=20), ge=timedelta(seconds=1))
+    """gRPC: a connection whose destination does not say within this time that it is there is given up."""
 
     @property
     def request_bytes(self) -> int:
@@ -208,7 +209,7 @@ class OtlpExporterSettings(Settings):
         return base.rstrip("/")
 
     @model_validator(mode="after")
-    def _check(self) -> OtlpExporterSettings:
+    def _check_endpoint(self) -> Self:
         if self.protocol == "grpc":
             split_address(self.target)
             if self.compression == "zstd":
@@ -220,3 +221,13 @@ class OtlpExporterSettings(Settings):
         if self.tls is not None and self.endpoint.startswith("http://"):
             raise ValueError("endpoint: expected https:// together with tls, got http://")
         return self
+
+
+class OtlpExporterSettings(OtlpConnectionSettings):
+    """Sends OTLP to a backend, a Collector or another gateway."""
+
+    retry: RetrySettings = RetrySettings()
+    """How refused or unanswered requests are repeated."""
+
+    shutdown_timeout: Duration = timedelta(seconds=10)
+    """How long a stopping exporter goes on repeating; what is undelivered then is dropped and counted."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from connectors.otlp.exporter import OtlpSink, connect
+from connectors.otlp.exporter import OtlpSink
 from connectors.otlp.null_server import NullOtlpServer
 from connectors.otlp.settings import GrpcServerSettings, HttpServerSettings, OtlpExporterSettings, TlsServerSettings
+from connectors.otlp.transport import connect
 from telflow import Signal
 from telflow.accounting import Ledger, Outcome
 from telflow.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Sends one OTLP request and says what became of it; whether to repeat it is decided elsewhere.
+"""What a destination's answer means for a request; whether to repeat it is decided elsewhere.
 
 `classify_grpc` and `classify_http` hold the OTLP specification's rules about answers ("Failures", "Partial Success").
 """
@@ -24,7 +24,7 @@ from telflow.codec import Encoding
 from telflow.delivery.transport import Answer, Verdict
 from telflow.schema import Signal
 
-__all__ = ["Answer", "Verdict", "classify_grpc", "classify_http"]
+__all__ = ["classify_grpc", "classify_http"]
 
 _RESPONSES: dict[Signal, tuple[type[Message], str]] = {
     Signal.TRACES: (ExportTraceServiceResponse, "rejected_spans"),

@@ -10,9 +10,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from connectors.otlp.client import Answer, Verdict, classify_grpc, classify_http
+from connectors.otlp.answer import classify_grpc, classify_http
 from connectors.otlp.protocol import Refusal, status_bytes
 from telflow import Signal
+from telflow.delivery.transport import Answer, Verdict
 
 THROTTLED = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "slow down", retry_after_s=1.5).status()
 RETRYABLE_CODES = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}

@@ -1,4 +1,4 @@
-"""The HTTP client at servers that behave badly; what it does with good ones is in test_exporter.py."""
+"""The HTTP transport at servers that behave badly; what it does with good ones is in test_exporter.py."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from connectors.otlp.client import Verdict
-from connectors.otlp.http_client import HttpClient
+from connectors.otlp.http_transport import HttpTransport
 from connectors.otlp.settings import OtlpExporterSettings
 from telflow import Signal
+from telflow.delivery.transport import Verdict
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @contextmanager
-def raw_server(*answers: bytes) -> Iterator[tuple[HttpClient, list[bytes]]]:
+def raw_server(*answers: bytes) -> Iterator[tuple[HttpTransport, list[bytes]]]:
     """A server that reads a request on each connection, answers with these bytes and hangs up."""
     received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -32,7 +32,7 @@ def raw_server(*answers: bytes) -> Iterator[tuple[HttpClient, list[bytes]]]:
         thread = threading.Thread(target=serve)
         thread.start()
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}/otlp"
-        client = HttpClient(OtlpExporterSettings(endpoint=endpoint, protocol="http/protobuf"))
+        client = HttpTransport(OtlpExporterSettings(endpoint=endpoint, protocol="http/protobuf"))
         try:
             yield client, received
         finally:
