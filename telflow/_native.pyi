@@ -35,6 +35,25 @@ def decode(
         DecodeError: A payload is not what the official library reads, or is beyond a limit.
     """
 
+class Collector:
+    """A batch that grows by a payload at a time; may be used by several threads at once.
+
+    `limits` are the fields of `telflow.codec.Limits`, and hold for each payload by itself.
+    """
+
+    def __init__(self, signal: str, limits: tuple[int, int, int]) -> None: ...
+    def add(self, payload: bytes, tenant: str | None, json: bool) -> tuple[int, int, int]:
+        """Add a payload; returns its records, and the records and bytes in all.
+
+        Raises:
+            DecodeError: As `decode`; nothing was added.
+        """
+
+    def finish(
+        self, schemas: tuple[pa.Schema, pa.Schema, pa.Schema]
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch, int] | None:
+        """As `decode`, of all payloads since the last call; None when there was none."""
+
 def schemas(signal: str) -> list[pa.Schema]:
     """The schemas of records, resources and scopes as `schema.rs` spells them."""
 

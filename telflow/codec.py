@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from telflow import _native
 from telflow.batch import TelemetryBatch
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal
 
-__all__ = ["DEFAULT_LIMITS", "Encoding", "Limits", "decode", "decode_many", "encode", "encode_split"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Collected",
+    "Collector",
+    "Encoding",
+    "Limits",
+    "decode",
+    "decode_many",
+    "encode",
+    "encode_split",
+]
 
 Encoding: TypeAlias = Literal["protobuf", "json"]
 """How a request is written: protobuf's binary format, or OTLP/JSON (OTLP specification, "JSON Protobuf Encoding").
@@ -128,6 +138,61 @@ def decode_many(
         (RECORD_SCHEMAS[signal], RESOURCES, SCOPES),
     )
     return TelemetryBatch(signal, records, resources, scopes, unknown)
+
+
+class Collected(NamedTuple):
+    """What a collector holds after a payload was added.
+
+    Attributes:
+        added: Records of the payload.
+        rows: Records in all.
+        num_bytes: What they take as columns, counted from what they were made of.
+    """
+
+    added: int
+    rows: int
+    num_bytes: int
+
+
+class Collector:
+    """A batch of one signal that grows by a request at a time, while nothing needs it as a batch yet.
+
+    Reading many small requests into one is `decode_many` for requests that do not come all at once: a batch costs some
+    0.2 ms to make besides what its records cost. May be used by several threads at once.
+
+    >>> collector = Collector(Signal.LOGS)
+    >>> collector.add(b"", tenant="acme")
+    Collected(added=0, rows=0, num_bytes=0)
+    >>> collector.finish().num_rows
+    0
+    >>> collector.finish() is None
+    True
+    """
+
+    def __init__(self, signal: Signal, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Set up.
+
+        Args:
+            signal: What the requests carry.
+            limits: What decoding one of them may cost.
+        """
+        self._signal = signal
+        self._schemas = (RECORD_SCHEMAS[signal], RESOURCES, SCOPES)
+        self._native = _native.Collector(signal, (limits.payload_bytes, limits.expansion_bytes, limits.depth))
+
+    def add(self, payload: bytes, encoding: Encoding = "protobuf", *, tenant: str | None = None) -> Collected:
+        """Read a request.
+
+        Raises:
+            DecodeError: As `decode`; nothing of the request was added.
+            ValueError: The encoding is not one of the two.
+        """
+        return Collected._make(self._native.add(payload, tenant, _is_json(encoding)))
+
+    def finish(self) -> TelemetryBatch | None:
+        """Return what was added since the last call, as a batch; None when there was nothing."""
+        found = self._native.finish(self._schemas)
+        return None if found is None else TelemetryBatch(self._signal, *found)
 
 
 def encode(batch: TelemetryBatch, encoding: Encoding = "protobuf") -> bytes:

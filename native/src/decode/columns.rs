@@ -92,6 +92,10 @@ impl Ends {
 pub struct Rare<T>(Vec<T>);
 
 impl<T: ArrowNativeType> Rare<T> {
+    pub fn truncate(&mut self, rows: usize) {
+        self.0.truncate(rows);
+    }
+
     #[inline(always)]
     pub fn set(&mut self, row: usize, value: T) {
         if value != T::default() {
@@ -150,6 +154,11 @@ impl<T: ArrowNativeType> Optional<T> {
         self.values.push(value.unwrap_or_default());
     }
 
+    pub fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows);
+        self.missing.truncate(rows);
+    }
+
     pub fn push_nulls(&mut self, rows: usize) {
         self.missing.set_range(self.values.len(), rows, 1);
         self.values.resize(self.values.len() + rows, T::default());
@@ -177,6 +186,11 @@ impl<const W: usize> Ids<W> {
             data: Vec::with_capacity(rows),
             missing: Rare::default(),
         }
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.data.truncate(rows);
+        self.missing.truncate(rows);
     }
 
     /// Returns whether the identifier is of another length, so that `Irregulars` must keep it.
@@ -220,6 +234,11 @@ impl Irregulars {
             }
         }
         self.rows.push((row, out));
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        let left = self.rows.partition_point(|(row, _)| *row < rows);
+        self.rows.truncate(left);
     }
 
     pub fn finish(self, rows: usize) -> Built<ArrayRef> {

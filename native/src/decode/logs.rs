@@ -33,7 +33,7 @@ pub struct LogRecords {
 }
 
 impl Records for LogRecords {
-    fn with_capacity(bytes: usize, _limit: usize) -> Self {
+    fn with_capacity(bytes: usize) -> Self {
         let rows = bytes / BYTES_PER_LOG;
         Self {
             time: Vec::with_capacity(rows),
@@ -102,6 +102,28 @@ impl Records for LogRecords {
 
     fn expansion(&self) -> usize {
         self.time.len() * ROW_BYTES + self.attributes.expansion()
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.time.truncate(rows);
+        self.observed_time.truncate(rows);
+        self.severity_number.truncate(rows);
+        self.severity_text.truncate(rows);
+        self.body.truncate(rows);
+        self.attributes.truncate(rows);
+        self.dropped_attributes.truncate(rows);
+        self.flags.truncate(rows);
+        self.trace_id.truncate(rows);
+        self.span_id.truncate(rows);
+        self.irregular_ids.truncate(rows);
+        self.event_name.truncate(rows);
+    }
+
+    fn check(&mut self) -> bool {
+        self.severity_text.check()
+            && self.body.check()
+            && self.attributes.check()
+            && self.event_name.check()
     }
 
     fn finish(self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {

@@ -21,8 +21,11 @@ const BYTES_PER_POINT: usize = 300;
 const ROW_BYTES: usize = 190;
 
 pub struct DataPoints {
-    limit: usize,
+    /// Bytes of the metrics' identities, repeated on each point as they are.
     identity_bytes: usize,
+    /// What it was when the payload began, and how much more the payload may make it.
+    identity_before: usize,
+    room: usize,
     name: Texts,
     description: Texts,
     unit: Texts,
@@ -60,11 +63,12 @@ struct Common {
 }
 
 impl Records for DataPoints {
-    fn with_capacity(bytes: usize, limit: usize) -> Self {
+    fn with_capacity(bytes: usize) -> Self {
         let rows = bytes / BYTES_PER_POINT;
         Self {
-            limit,
             identity_bytes: 0,
+            identity_before: 0,
+            room: usize::MAX,
             name: Texts::with_capacity(rows, rows * 20),
             description: Texts::with_capacity(rows, rows * 20),
             unit: Texts::with_capacity(rows, rows * 2),
@@ -92,6 +96,11 @@ impl Records for DataPoints {
             negative: Buckets::new(),
             quantiles: Quantiles::new(),
         }
+    }
+
+    fn begin(&mut self, room: usize) {
+        self.identity_before = self.identity_bytes;
+        self.room = room;
     }
 
     fn push(&mut self, mut cursor: Cursor<'_>, left: u32, unknown: &mut u64) -> Result<(), Stop> {
@@ -135,8 +144,10 @@ impl Records for DataPoints {
             .chain(&metadata)
             .map(|text| text.len())
             .sum::<usize>();
-        self.identity_bytes += identity.saturating_mul(points);
-        if self.identity_bytes > self.limit {
+        self.identity_bytes = self
+            .identity_bytes
+            .saturating_add(identity.saturating_mul(points));
+        if self.identity_bytes - self.identity_before > self.room {
             return Err(Stop::TooLarge);
         }
         self.push_identity(
@@ -158,6 +169,45 @@ impl Records for DataPoints {
             + self.identity_bytes
             + self.attributes.expansion()
             + self.exemplars.expansion()
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.identity_bytes = self.identity_before;
+        self.name.truncate(rows);
+        self.description.truncate(rows);
+        self.unit.truncate(rows);
+        self.metadata.truncate(rows);
+        self.kind.truncate(rows);
+        self.temporality.truncate(rows);
+        self.monotonic.truncate(rows);
+        self.attributes.truncate(rows);
+        self.start.truncate(rows);
+        self.time.truncate(rows);
+        self.flags.truncate(rows);
+        self.exemplars.truncate(rows);
+        self.int.truncate(rows);
+        self.double.truncate(rows);
+        self.count.truncate(rows);
+        self.sum.truncate(rows);
+        self.min.truncate(rows);
+        self.max.truncate(rows);
+        self.bucket_counts.truncate(rows);
+        self.explicit_bounds.truncate(rows);
+        self.scale.truncate(rows);
+        self.zero_count.truncate(rows);
+        self.zero_threshold.truncate(rows);
+        self.positive.truncate(rows);
+        self.negative.truncate(rows);
+        self.quantiles.truncate(rows);
+    }
+
+    fn check(&mut self) -> bool {
+        self.name.check()
+            && self.description.check()
+            && self.unit.check()
+            && self.metadata.check()
+            && self.attributes.check()
+            && self.exemplars.check()
     }
 
     fn finish(self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {

@@ -1,4 +1,4 @@
-//! Resources and scopes: each distinct one once, by content, over all payloads of a batch.
+//! Tenants, resources and scopes: each distinct one once, by content, over all payloads of a batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,16 +17,24 @@ use crate::schema;
 type Identity<'a> = (u32, Option<&'a [u8]>, &'a [u8]);
 
 /// Row numbers by raw bytes (quick, most envelopes repeat) and by content (the same resource may be written in two ways).
-struct Known<'a> {
-    by_bytes: HashMap<Identity<'a>, (u32, u64)>,
+#[derive(Default)]
+struct Known {
+    /// The identity that is being looked up, in one piece.
+    identity: Vec<u8>,
+    by_bytes: HashMap<Box<[u8]>, (u32, u64)>,
     by_content: HashMap<Vec<u8>, u32>,
 }
 
-impl<'a> Known<'a> {
-    fn new() -> Self {
-        Self {
-            by_bytes: HashMap::new(),
-            by_content: HashMap::new(),
+impl Known {
+    fn len(&self) -> usize {
+        self.by_content.len()
+    }
+
+    /// Forget the rows from `rows` on.
+    fn truncate(&mut self, rows: usize) {
+        if self.len() > rows {
+            self.by_bytes.retain(|_, (row, _)| (*row as usize) < rows);
+            self.by_content.retain(|_, row| (*row as usize) < rows);
         }
     }
 
@@ -34,13 +42,18 @@ impl<'a> Known<'a> {
     /// unknown fields it had; `drop_last` takes that row back when an equal one is there.
     fn row<S>(
         &mut self,
-        key: (u32, Option<&'a [u8]>, &'a [u8]),
+        (tenant, message, schema_url): Identity<'_>,
         unknown: &mut u64,
         table: &mut S,
         add: impl FnOnce(&mut S, &mut u64) -> Fast<Vec<u8>>,
         drop_last: impl FnOnce(&mut S),
     ) -> Fast<u32> {
-        if let Some(&(row, unknown_inside)) = self.by_bytes.get(&key) {
+        self.identity.clear();
+        self.identity.extend(tenant.to_le_bytes());
+        self.identity.push(u8::from(message.is_some()));
+        describe_text(message.unwrap_or_default(), &mut self.identity);
+        self.identity.extend_from_slice(schema_url);
+        if let Some(&(row, unknown_inside)) = self.by_bytes.get(self.identity.as_slice()) {
             *unknown += unknown_inside;
             return Ok(row);
         }
@@ -51,15 +64,38 @@ impl<'a> Known<'a> {
         if row != next {
             drop_last(table);
         }
-        self.by_bytes.insert(key, (row, unknown_inside));
+        self.by_bytes
+            .insert(self.identity.as_slice().into(), (row, unknown_inside));
         *unknown += unknown_inside;
         Ok(row)
     }
 }
 
-pub struct Resources<'a> {
-    known: Known<'a>,
-    tenants: Vec<Option<&'a str>>,
+#[derive(Default)]
+pub struct Tenants {
+    names: Vec<Option<String>>,
+    numbers: HashMap<Option<String>, u32>,
+}
+
+impl Tenants {
+    /// The number under which `Resources::row` is told a tenant.
+    pub fn number(&mut self, name: Option<&str>) -> u32 {
+        // Most payloads of a batch have the tenant of the one before.
+        let last = self.names.len().wrapping_sub(1);
+        if self.names.last().is_some_and(|n| n.as_deref() == name) {
+            return last as u32;
+        }
+        let name = name.map(str::to_owned);
+        let next = self.names.len() as u32;
+        *self.numbers.entry(name).or_insert_with_key(|name| {
+            self.names.push(name.clone());
+            next
+        })
+    }
+}
+
+pub struct Resources {
+    known: Known,
     table: ResourceTable,
 }
 
@@ -72,9 +108,8 @@ struct ResourceTable {
     schema_url: Texts,
 }
 
-impl<'a> Resources<'a> {
-    /// `tenants`: the distinct tenants, by the number under which `row` is told them.
-    pub fn new(tenants: Vec<Option<&'a str>>) -> Self {
+impl Resources {
+    pub fn new() -> Self {
         let table = ResourceTable {
             tenant: Vec::new(),
             present: Vec::new(),
@@ -84,18 +119,31 @@ impl<'a> Resources<'a> {
             schema_url: Texts::with_capacity(0, 0),
         };
         Self {
-            known: Known::new(),
-            tenants,
+            known: Known::default(),
             table,
         }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.known.truncate(rows);
+        self.table.truncate(rows);
+    }
+
+    /// See `Records::check`.
+    pub fn check(&mut self) -> bool {
+        self.table.attributes.check() && self.table.refs.check() && self.table.schema_url.check()
     }
 
     /// Row of a resource; `left` is how many levels may still be entered below the Resource message.
     pub fn row(
         &mut self,
         tenant: u32,
-        resource: Option<&'a [u8]>,
-        schema_url: &'a [u8],
+        resource: Option<&[u8]>,
+        schema_url: &[u8],
         left: u32,
         unknown: &mut u64,
     ) -> Fast<u32> {
@@ -112,7 +160,7 @@ impl<'a> Resources<'a> {
         )
     }
 
-    pub fn finish(self) -> Built<RecordBatch> {
+    pub fn finish(self, tenants: &Tenants) -> Built<RecordBatch> {
         let ResourceTable {
             tenant,
             present,
@@ -122,12 +170,17 @@ impl<'a> Resources<'a> {
             schema_url,
         } = self.table;
         let mut names = Texts::with_capacity(tenant.len(), 0);
-        tenant
-            .iter()
-            .for_each(|&t| names.push(self.tenants[t as usize].unwrap_or_default().as_bytes()));
+        tenant.iter().for_each(|&t| {
+            names.push(
+                tenants.names[t as usize]
+                    .as_deref()
+                    .unwrap_or_default()
+                    .as_bytes(),
+            )
+        });
         let known = tenant
             .iter()
-            .map(|&t| self.tenants[t as usize].is_some())
+            .map(|&t| tenants.names[t as usize].is_some())
             .collect::<BooleanBuffer>();
         let columns = vec![
             names.strings(Some(NullBuffer::new(known)))?,
@@ -185,7 +238,10 @@ impl ResourceTable {
     }
 
     fn drop_last(&mut self) {
-        let rows = self.tenant.len() - 1;
+        self.truncate(self.tenant.len() - 1);
+    }
+
+    fn truncate(&mut self, rows: usize) {
         self.tenant.truncate(rows);
         self.present.truncate(rows);
         self.attributes.truncate(rows);
@@ -262,6 +318,13 @@ impl EntityRefs {
         self.description_keys.truncate(left);
     }
 
+    fn check(&mut self) -> bool {
+        self.schema_url.check()
+            && self.kind.check()
+            && self.id_keys.texts.check()
+            && self.description_keys.texts.check()
+    }
+
     fn finish(self) -> Built<ArrayRef> {
         let children = vec![
             self.schema_url.strings(None)?,
@@ -319,8 +382,8 @@ impl TextLists {
     }
 }
 
-pub struct Scopes<'a> {
-    known: Known<'a>,
+pub struct Scopes {
+    known: Known,
     table: ScopeTable,
 }
 
@@ -333,7 +396,7 @@ struct ScopeTable {
     schema_url: Texts,
 }
 
-impl<'a> Scopes<'a> {
+impl Scopes {
     pub fn new() -> Self {
         let texts = || Texts::with_capacity(0, 0);
         let table = ScopeTable {
@@ -345,16 +408,33 @@ impl<'a> Scopes<'a> {
             schema_url: texts(),
         };
         Self {
-            known: Known::new(),
+            known: Known::default(),
             table,
         }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.known.truncate(rows);
+        self.table.truncate(rows);
+    }
+
+    /// See `Records::check`.
+    pub fn check(&mut self) -> bool {
+        self.table.name.check()
+            && self.table.version.check()
+            && self.table.attributes.check()
+            && self.table.schema_url.check()
     }
 
     /// Row of a scope; `left` is how many levels may still be entered below the InstrumentationScope message.
     pub fn row(
         &mut self,
-        scope: Option<&'a [u8]>,
-        schema_url: &'a [u8],
+        scope: Option<&[u8]>,
+        schema_url: &[u8],
         left: u32,
         unknown: &mut u64,
     ) -> Fast<u32> {
@@ -437,7 +517,10 @@ impl ScopeTable {
     }
 
     fn drop_last(&mut self) {
-        let rows = self.present.len() - 1;
+        self.truncate(self.present.len() - 1);
+    }
+
+    fn truncate(&mut self, rows: usize) {
         self.present.truncate(rows);
         self.name.truncate(rows);
         self.version.truncate(rows);

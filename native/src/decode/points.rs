@@ -38,6 +38,12 @@ impl<A: ArrowPrimitiveType> NumberLists<A> {
         self.nulls.append_n_nulls(rows);
     }
 
+    pub fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        self.values.truncate(self.ends.last());
+        self.nulls.truncate(rows);
+    }
+
     pub fn finish(mut self) -> Built<ArrayRef> {
         let nulls = self.nulls.finish();
         let values = Arc::new(PrimitiveArray::<A>::new(trimmed(self.values).into(), None));
@@ -109,6 +115,13 @@ impl Buckets {
         self.nulls.append_n_nulls(rows);
     }
 
+    pub fn truncate(&mut self, rows: usize) {
+        self.offset.truncate(rows);
+        self.ends.truncate(rows);
+        self.counts.truncate(self.ends.last());
+        self.nulls.truncate(rows);
+    }
+
     pub fn finish(mut self) -> Built<ArrayRef> {
         let nulls = self.nulls.finish();
         let counts = numbers::<UInt64Type>(self.counts);
@@ -170,6 +183,13 @@ impl Quantiles {
     pub fn push_nulls(&mut self, rows: usize) {
         self.ends.pad(self.ends.len() + rows);
         self.nulls.append_n_nulls(rows);
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        self.quantile.truncate(self.ends.last());
+        self.value.truncate(self.ends.last());
+        self.nulls.truncate(rows);
     }
 
     pub fn finish(mut self) -> Built<ArrayRef> {
@@ -268,6 +288,21 @@ impl Exemplars {
 
     pub fn expansion(&self) -> usize {
         self.attributes.expansion()
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        let left = self.ends.last();
+        self.attributes.truncate(left);
+        self.time.truncate(left);
+        self.int.truncate(left);
+        self.double.truncate(left);
+        self.span_id.truncate(left);
+        self.trace_id.truncate(left);
+    }
+
+    pub fn check(&mut self) -> bool {
+        self.attributes.check()
     }
 
     pub fn finish(self) -> Built<ArrayRef> {

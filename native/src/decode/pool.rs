@@ -14,6 +14,8 @@ use super::cursor::Cursor;
 pub struct Pool {
     buf: Vec<u8>,
     end: usize,
+    /// What is before it is known to be text.
+    checked: usize,
 }
 
 /// Zeros that are written ahead at a time: few enough to be still in the cache when they are overwritten.
@@ -27,6 +29,7 @@ impl Pool {
         Self {
             buf: Vec::with_capacity(bytes),
             end: 0,
+            checked: 0,
         }
     }
 
@@ -91,6 +94,24 @@ impl Pool {
 
     pub fn truncate(&mut self, end: usize) {
         self.end = end;
+        self.checked = self.checked.min(end);
+    }
+
+    /// Whether the pieces added since the last check, of which the last ones end at the last of `ends`, are UTF-8.
+    pub fn check(&mut self, ends: &Ends) -> bool {
+        let begin = std::mem::replace(&mut self.checked, self.end);
+        let new = &self.buf[begin..self.end];
+        new.is_ascii()
+            || match std::str::from_utf8(new) {
+                Ok(text) => ends
+                    .all()
+                    .iter()
+                    .rev()
+                    .map(|end| *end as usize)
+                    .take_while(|end| *end > begin)
+                    .all(|end| text.is_char_boundary(end - begin)),
+                Err(_) => false,
+            }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -101,8 +122,8 @@ impl Pool {
     ///
     /// Inside this crate strings travel as byte strings (see `schema::TEXT`), for Arrow's own check takes several times
     /// as long as this one.
-    pub fn strings(self, ends: Ends, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        if !valid_strings(self.bytes(), ends.all()) {
+    pub fn strings(mut self, ends: Ends, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
+        if !self.check(&ends) {
             return Err(ArrowError::InvalidArgumentError("invalid UTF-8".to_owned()));
         }
         self.binary(ends, nulls)
@@ -113,15 +134,6 @@ impl Pool {
         let data = Buffer::from_vec(trimmed(self.buf));
         Ok(Arc::new(BinaryArray::try_new(ends.finish(), data, nulls)?))
     }
-}
-
-/// Whether each piece is valid UTF-8: the whole is, and no piece begins inside a character.
-fn valid_strings(data: &[u8], ends: &[i32]) -> bool {
-    data.is_ascii()
-        || match std::str::from_utf8(data) {
-            Ok(text) => ends.iter().all(|end| text.is_char_boundary(*end as usize)),
-            Err(_) => false,
-        }
 }
 
 /// Strings or byte strings.
@@ -194,8 +206,13 @@ impl Texts {
     pub fn truncate(&mut self, rows: usize) {
         if rows < self.ends.len() {
             self.ends.truncate(rows);
-            self.pool.end = self.ends.last();
+            self.pool.truncate(self.ends.last());
         }
+    }
+
+    /// See `Pool::check`.
+    pub fn check(&mut self) -> bool {
+        self.pool.check(&self.ends)
     }
 
     /// For `rows` rows, of which the last ones may not have been reached.

@@ -40,7 +40,7 @@ pub struct Spans {
 }
 
 impl Records for Spans {
-    fn with_capacity(bytes: usize, _limit: usize) -> Self {
+    fn with_capacity(bytes: usize) -> Self {
         let rows = bytes / BYTES_PER_SPAN;
         Self {
             trace_id: Ids::with_capacity(rows),
@@ -138,6 +138,37 @@ impl Records for Spans {
             + self.attributes.expansion()
             + self.events.attributes.expansion()
             + self.links.attributes.expansion()
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.trace_id.truncate(rows);
+        self.span_id.truncate(rows);
+        self.parent_span_id.truncate(rows);
+        self.irregular_ids.truncate(rows);
+        self.trace_state.truncate(rows);
+        self.flags.truncate(rows);
+        self.name.truncate(rows);
+        self.kind.truncate(rows);
+        self.start.truncate(rows);
+        self.end.truncate(rows);
+        self.attributes.truncate(rows);
+        self.dropped_attributes.truncate(rows);
+        self.events.truncate(rows);
+        self.dropped_events.truncate(rows);
+        self.links.truncate(rows);
+        self.dropped_links.truncate(rows);
+        self.status_code.truncate(rows);
+        self.status_message.truncate(rows);
+        self.no_status.truncate(rows);
+    }
+
+    fn check(&mut self) -> bool {
+        self.trace_state.check()
+            && self.name.check()
+            && self.attributes.check()
+            && self.events.check()
+            && self.links.check()
+            && self.status_message.check()
     }
 
     fn finish(self, [resource, scope]: [ArrayRef; 2]) -> Built<RecordBatch> {
@@ -242,6 +273,19 @@ impl Events {
         self.ends.push(self.time.len());
     }
 
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        let left = self.ends.last();
+        self.time.truncate(left);
+        self.name.truncate(left);
+        self.attributes.truncate(left);
+        self.dropped.truncate(left);
+    }
+
+    fn check(&mut self) -> bool {
+        self.name.check() && self.attributes.check()
+    }
+
     fn finish(self) -> Built<ArrayRef> {
         let children = vec![
             numbers::<UInt64Type>(self.time),
@@ -312,6 +356,21 @@ impl Links {
 
     fn close(&mut self) {
         self.ends.push(self.flags.len());
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        let left = self.ends.last();
+        self.trace_id.truncate(left);
+        self.span_id.truncate(left);
+        self.trace_state.truncate(left);
+        self.attributes.truncate(left);
+        self.dropped.truncate(left);
+        self.flags.truncate(left);
+    }
+
+    fn check(&mut self) -> bool {
+        self.trace_state.check() && self.attributes.check()
     }
 
     fn finish(self) -> Built<ArrayRef> {

@@ -179,6 +179,12 @@ impl Values {
         Ok(())
     }
 
+    /// See `Records::check`.
+    fn check(&mut self) -> bool {
+        self.flush();
+        self.keys.check(&self.key_ends) && self.texts.check(&self.text_ends)
+    }
+
     fn truncate(&mut self, rows: usize) {
         self.flush();
         self.types.truncate(rows);
@@ -306,6 +312,14 @@ impl AnyValues {
         }
     }
 
+    pub fn check(&mut self) -> bool {
+        self.0.check()
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.0.truncate(rows);
+    }
+
     pub fn finish(mut self) -> Built<ArrayRef> {
         self.0.flush();
         let types = &self.0.types;
@@ -428,6 +442,10 @@ impl Attributes {
     #[inline]
     pub fn expansion(&self) -> usize {
         self.values.len() * 32
+    }
+
+    pub fn check(&mut self) -> bool {
+        self.values.check()
     }
 
     pub fn truncate(&mut self, rows: usize) {
