@@ -1,0 +1,172 @@
+"""What a log holds: entries, what is known of their partitions, and how they are read back and compressed."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import zstandard
+
+from telflow.delivery.log_file import POSITIONS, Partition, Row, Slice
+from telflow.schema import Signal
+
+__all__ = ["Durability", "Entry", "Loss", "PartitionStats", "compress", "partition_stats", "read_entries"]
+
+_LEVEL = -5
+
+Encoding = Literal["protobuf", "json", "arrow"]
+
+
+class Durability(enum.StrEnum):
+    """What an acknowledged entry survives."""
+
+    FSYNC = "fsync"
+    """The loss of power: the disk has said that it is written."""
+    OS = "os"
+    """The death of the process: the operating system has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One payload with what is known of it.
+
+    Attributes:
+        signal: What its records are.
+        payload: The bytes, uncompressed.
+        records: How many records the payload holds.
+        tenant: Whose data it is; None when unknown.
+        encoding: How the payload is written (`protobuf`, `json`, `arrow`).
+        arrival_time_unix_nano: When it came in.
+        position: Its number within its partition; 0 until it is appended.
+    """
+
+    signal: Signal
+    payload: bytes
+    records: int
+    tenant: str | None = None
+    encoding: Encoding = "protobuf"
+    arrival_time_unix_nano: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An entry that the log has accepted and will not give back.
+
+    Attributes:
+        partition: Where it was.
+        position: Its number there.
+        reason: `expired`: older than the age budget; `damaged`: the disk gave back other bytes than were written.
+        signal: What its records are.
+        tenant: Whose they are.
+        records: How many.
+    """
+
+    partition: str
+    position: int
+    reason: Literal["expired", "damaged"]
+    signal: Signal
+    tenant: str | None
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStats:
+    """What a partition holds.
+
+    Attributes:
+        name: The partition.
+        entries: Entries not trimmed.
+        records: Records in the entries on the disk: those, and trimmed ones that are not erased yet.
+        stored_bytes: Compressed bytes of the payloads on the disk.
+        first_position: Position of the oldest, or of the next one when there is none.
+        last_position: Position of the newest ever appended; 0 when there never was one.
+        oldest_unix_nano: Arrival of the oldest; None when there is none.
+    """
+
+    name: str
+    entries: int
+    records: int
+    stored_bytes: int
+    first_position: int
+    last_position: int
+    oldest_unix_nano: int | None
+
+
+def read_entries(
+    rows: Callable[..., Generator[Row, None, None]],
+    partition: Partition,
+    *,
+    after: int,
+    max_bytes: int,
+    losses: list[Loss],
+) -> list[Entry]:
+    """Read entries of a partition in order: as many as fit `max_bytes` uncompressed, but one at least.
+
+    Args:
+        rows: `LogReader.rows`.
+        partition: Whose.
+        after: Position above which to begin.
+        max_bytes: Payload bytes to return at most.
+        losses: Gets the entries that the disk has damaged.
+    """
+    entries: list[Entry] = []
+    read_bytes = 0
+    decompressor = zstandard.ZstdDecompressor()
+    base = partition.number * POSITIONS
+    with contextlib.closing(rows(partition.number, after=max(after, partition.trimmed_to))) as found:
+        for row in found:
+            if entries and read_bytes + row.payload_bytes > max_bytes:
+                break
+            signal, position = Signal(row.signal), row.id - base
+            try:
+                payload = decompressor.decompress(row.payload, max_output_size=row.payload_bytes)
+            except zstandard.ZstdError:
+                losses.append(Loss(partition.name, position, "damaged", signal, row.tenant, row.records))
+                continue
+            entries.append(
+                Entry(
+                    signal,
+                    payload,
+                    row.records,
+                    row.tenant,
+                    cast(Encoding, row.encoding),
+                    row.arrival_time_unix_nano,
+                    position,
+                )
+            )
+            read_bytes += row.payload_bytes
+    return entries
+
+
+def partition_stats(slices: Callable[..., list[Slice]], partition: Partition) -> PartitionStats:
+    """Return what a partition holds; `slices` is `LogReader.slices`."""
+    entries = partition.last_position - partition.trimmed_to
+    oldest = slices(partition.number, after=partition.trimmed_to, through=partition.last_position, limit=1)
+    return PartitionStats(
+        partition.name,
+        entries,
+        partition.records,
+        partition.stored_bytes,
+        partition.trimmed_to + 1,
+        partition.last_position,
+        oldest[0].arrival_time_unix_nano if oldest else None,
+    )
+
+
+_local = threading.local()
+
+
+def compress(payload: bytes) -> bytes:
+    """Return the payload as it is stored, with a checksum.
+
+    Each thread keeps its compressor: making one for each payload costs more than a small payload does.
+    """
+    compressor = getattr(_local, "compressor", None)
+    if compressor is None:
+        compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+    return cast(zstandard.ZstdCompressor, compressor).compress(payload)
