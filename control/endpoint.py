@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
-from connectors.otlp import OtlpExporterSettings
+from connectors.otlp import OtlpClientSettings, OtlpExporterSettings
+from connectors.otlp.settings import OtlpConnectionSettings
 from control.exit_codes import UnavailableError
 from telflow.configuration import from_options
 
-__all__ = ["exporter_settings", "require_listener"]
+__all__ = ["client_settings", "exporter_settings", "require_listener"]
 
 _CONNECT_TIMEOUT_S = 3.0
 _GRPC_PORT = 4317
@@ -24,13 +25,26 @@ def exporter_settings(endpoint: str, *, protocol: str | None = None, **options: 
     >>> exporter_settings("localhost:4317").protocol, exporter_settings("http://localhost:4318").protocol
     ('grpc', 'http/protobuf')
     """
+    return from_options(OtlpExporterSettings, _options(endpoint, protocol, options))
+
+
+def client_settings(endpoint: str, *, protocol: str | None = None, **options: object) -> OtlpClientSettings:
+    """Return the client's settings for an endpoint; see `exporter_settings`.
+
+    Raises:
+        ConfigError: It is no endpoint.
+    """
+    return from_options(OtlpClientSettings, _options(endpoint, protocol, options))
+
+
+def _options(endpoint: str, protocol: str | None, options: dict[str, object]) -> dict[str, object]:
     if protocol is None:
         is_url = endpoint.startswith(("http://", "https://"))
         protocol = "http/protobuf" if is_url and urlsplit(endpoint).port != _GRPC_PORT else "grpc"
-    return from_options(OtlpExporterSettings, {"endpoint": endpoint, "protocol": protocol, **options})
+    return {"endpoint": endpoint, "protocol": protocol, **options}
 
 
-def require_listener(settings: OtlpExporterSettings) -> None:
+def require_listener(settings: OtlpConnectionSettings) -> None:
     """Make sure that something listens at the endpoint, rather than retry for minutes what was a typing error.
 
     Raises:

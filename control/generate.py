@@ -89,7 +89,7 @@ def generate(
 
     one_thread_per_library()
     from connectors.generator import GeneratorSettings
-    from control.endpoint import exporter_settings
+    from control.endpoint import client_settings
     from control.generate_run import run_generate
     from flows.generate import GenerateSettings
     from telflow.configuration import from_options
@@ -107,7 +107,7 @@ def generate(
     }
     if signal:
         load["signals"] = tuple(s.value for s in signal)
-    exporter = exporter_settings(
+    exporter = client_settings(
         endpoint,
         protocol=protocol.value if protocol else None,
         concurrency=concurrency,

@@ -15,6 +15,7 @@ import typer
 from pydantic import BaseModel
 
 from connectors.generator import GeneratorSettings
+from connectors.otlp import OtlpClientSettings
 from control.exit_codes import ExitCode
 from control.main import app
 from flows.gateway import GatewaySettings
@@ -31,6 +32,7 @@ _LONG = 60  # characters of a default that are still readable in a table
 
 _IN_PYTHON: dict[type[BaseModel], str] = {
     GeneratorSettings: "`connectors.generator.GeneratorSource`, `telflow generate`",
+    OtlpClientSettings: "`connectors.otlp.OtlpClient`, `connectors.otlp.AsyncOtlpClient`",
     GenerateSettings: "`flows.generate.build`",
     ReplaySettings: "`flows.replay.build`, `telflow replay`",
     PartitionSettings: "`operators.partition`",

@@ -7,7 +7,7 @@ from bytewax.dataflow import Dataflow
 from pydantic import Field, SecretStr, model_validator
 
 from connectors.generator import GeneratorSettings, GeneratorSource
-from connectors.otlp import OtlpExporterSettings, OtlpSink
+from connectors.otlp import OtlpClientSettings, OtlpClientSink
 from telflow.accounting import LEDGER, Ledger
 from telflow.batch import TelemetryBatch
 from telflow.settings import Settings
@@ -23,7 +23,7 @@ class GenerateSettings(Settings):
     generator: GeneratorSettings = GeneratorSettings()
     """The load."""
 
-    exporter: OtlpExporterSettings
+    exporter: OtlpClientSettings
     """Where it goes."""
 
     tenant_header: str = Field(default="x-scope-orgid", min_length=1)
@@ -47,28 +47,23 @@ def build(settings: GenerateSettings, *, ledger: Ledger = LEDGER, flow_id: str =
     """
     flow = Dataflow(flow_id)
     load = op.input("load", flow, GeneratorSource(settings.generator, ledger=ledger))
-    by_tenant = op.key_on("by_tenant", load, _tenant)
     if settings.generator.tenants <= 1:
-        op.output("send", by_tenant, OtlpSink(settings.exporter, ledger=ledger))
+        op.output("send", load, OtlpClientSink(settings.exporter, ledger=ledger))
         return flow
     for number in range(1, settings.generator.tenants + 1):
         tenant = f"tenant-{number}"
         headers = {**settings.exporter.headers, settings.tenant_header: SecretStr(tenant)}
         exporter = settings.exporter.model_copy(update={"headers": headers})
-        own = op.filter(f"of_{tenant}", by_tenant, _Is(tenant))
-        op.output(f"send_{tenant}", own, OtlpSink(exporter, ledger=ledger))
+        own = op.filter(f"of_{tenant}", load, _IsOf(tenant))
+        op.output(f"send_{tenant}", own, OtlpClientSink(exporter, ledger=ledger))
     return flow
 
 
-def _tenant(batch: TelemetryBatch) -> str:
-    return batch.resources["tenant"][0].as_py() or ""
-
-
-class _Is:
-    """Whether an item belongs to a tenant."""
+class _IsOf:
+    """Whether a batch belongs to a tenant."""
 
     def __init__(self, tenant: str) -> None:
         self._tenant = tenant
 
-    def __call__(self, item: tuple[str, TelemetryBatch]) -> bool:
-        return item[0] == self._tenant
+    def __call__(self, batch: TelemetryBatch) -> bool:
+        return bool(batch.resources["tenant"][0].as_py() == self._tenant)

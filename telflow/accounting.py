@@ -11,6 +11,7 @@ second and further copies of a record that a flow sends to several sinks).
 from __future__ import annotations
 
 import enum
+import math
 import threading
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 
-__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant"]
+__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant", "share_out"]
 
 
 class Outcome(enum.StrEnum):
@@ -148,6 +149,25 @@ def count_by_tenant(batch: TelemetryBatch) -> dict[str, int]:
         if count:
             counts[name] = counts.get(name, 0) + count
     return counts
+
+
+def share_out(owned: dict[str, int], count: int) -> dict[str, int]:
+    """Spread `count` of some tenants' records over these tenants, by their share of them.
+
+    For a destination that says how many records of a request it rejected, but not whose. The sum is exact; with one
+    tenant, so is its share.
+
+    >>> share_out({"acme": 90, "beta": 10}, 5)
+    {'acme': 5, 'beta': 0}
+    """
+    total = sum(owned.values())
+    left = min(count, total)
+    shares: dict[str, int] = {}
+    for tenant, records in owned.items():
+        shares[tenant] = min(left, math.ceil(left * records / total)) if total else 0
+        left -= shares[tenant]
+        total -= records
+    return shares
 
 
 LEDGER = Ledger()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ import grpc.aio
 from connectors.otlp.answer import classify_grpc
 from connectors.otlp.protocol import RPC_METHODS
 from connectors.otlp.settings import OtlpConnectionSettings, TlsClientSettings
-from telflow.delivery.transport import Answer
+from telflow.delivery.transport import Answer, Verdict
 from telflow.errors import ConfigError
 from telflow.schema import Signal
 
@@ -20,6 +21,7 @@ __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
 
 _Options: TypeAlias = "list[tuple[str, int | str]]"
 _STATUS_DETAILS = "grpc-status-details-bin"
+_CLOSED = Answer(Verdict.RETRYABLE, "no answer", "the connection was closed on this side")
 
 
 class GrpcTransport:
@@ -48,6 +50,8 @@ class GrpcTransport:
             # Every error of a call is the call itself, with its outcome (grpc.RpcError, "Client-Side Interface").
             outcome: Any = error
             return _failed(signal, outcome.code(), outcome.details(), outcome.trailing_metadata())
+        except ValueError:
+            return _CLOSED  # gRPC's way to say that the channel is
         return classify_grpc(signal, grpc.StatusCode.OK, "", body=response)
 
     def close(self) -> None:
@@ -72,6 +76,7 @@ class AsyncGrpcTransport:
         self._calls = {signal: self._channel.unary_unary(method, None, None) for signal, method in RPC_METHODS.items()}
         self._metadata = _metadata(settings)
         self._timeout_s = settings.timeout.total_seconds()
+        self._closed = False
 
     async def send(self, signal: Signal, body: bytes) -> Answer:
         """See `AsyncTransport.send`."""
@@ -79,10 +84,18 @@ class AsyncGrpcTransport:
             response = await self._calls[signal](body, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             return _failed(signal, error.code(), error.details(), error.trailing_metadata())
+        except grpc.aio.UsageError:
+            return _CLOSED
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            return _CLOSED  # it is the call that was cancelled, not the task that waits for it
         return classify_grpc(signal, grpc.StatusCode.OK, "", body=response)
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
+        self._closed = True
         await self._channel.close(None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ssl
 
 import aiohttp
@@ -19,6 +20,7 @@ from telflow.schema import Signal
 __all__ = ["AsyncHttpTransport", "HttpTransport"]
 
 _LARGEST_ANSWER = 1 << 20  # a Status or a partial success; what is longer is no answer of an OTLP server
+_CLOSED = Answer(Verdict.RETRYABLE, "no answer", "the connection was closed on this side")
 _LONG_TO_COMPRESS = 64 << 10  # bytes; more would hold the event loop up for milliseconds
 
 
@@ -70,7 +72,11 @@ class HttpTransport:
     def send(self, signal: Signal, body: bytes) -> Answer:
         """See `Transport.send`."""
         # Compressed in the caller's thread: it takes longer than all the rest, and without the interpreter's lock.
-        return self._loop.run(self._pool.post(signal, compress(body, self._compression)))
+        compressed = compress(body, self._compression)
+        try:
+            return self._loop.run(self._pool.post(signal, compressed))
+        except (concurrent.futures.CancelledError, RuntimeError):
+            return _CLOSED  # the loop has ended before the request
 
     def close(self) -> None:
         """See `Transport.close`."""

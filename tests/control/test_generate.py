@@ -10,7 +10,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from connectors.otlp import NullOtlpServer, OtlpExporterSettings
+from connectors.otlp import NullOtlpServer, OtlpClientSettings
 from control import generate_run
 from control.exit_codes import ExitCode
 from control.screen import Screen
@@ -93,7 +93,7 @@ def test_a_terminal_has_a_line_with_the_rate(monkeypatch: pytest.MonkeyPatch) ->
     assert shown[0].endswith("records/s  sent 12,000  dropped 5")
     screen = Screen()
     screen.err = Console(force_terminal=True, width=100, file=io.StringIO())
-    settings = GenerateSettings(exporter=OtlpExporterSettings(endpoint="localhost:4317"))
+    settings = GenerateSettings(exporter=OtlpClientSettings(endpoint="localhost:4317"))
     with generate_run._rate_line(screen, settings):
         pass
     assert "sending to localhost:4317" in screen.err.file.getvalue()  # type: ignore[attr-defined]
