@@ -24,14 +24,25 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from telflow.delivery.group_commit import GroupCommit, Job
-from telflow.delivery.log_entry import Durability, Entry, Loss, PartitionStats, partition_stats, read_entries
+from telflow.delivery.log_entry import (
+    Durability,
+    Entry,
+    LogCounters,
+    Loss,
+    PartitionStats,
+    partition_stats,
+    read_entries,
+    to_row,
+    within,
+    without,
+)
 from telflow.delivery.log_file import POSITIONS, LogError, LogFile, LogFull, Partition, Row, Slice, explained
 from telflow.errors import TelflowError
 from telflow.schema import Signal
@@ -53,35 +64,6 @@ _SLICE_BYTES = 2 << 20
 _SLICE_PAUSE_S = 0.001
 _FREE_LOOK_S = 0.25
 _FULL_WAIT_S = 1.0
-
-
-@dataclass(slots=True)
-class LogCounters:
-    """What a log has done since it was opened; read it at any time.
-
-    Attributes:
-        commits: Transactions that appended.
-        entries: Entries appended.
-        records: Records in them.
-        payload_bytes: Their payloads before compression.
-        stored_bytes: And after it.
-        commit_s: Seconds spent in those transactions, the disk's part included.
-        refused_entries: Entries refused for lack of room.
-        expired_entries: Entries ended by the age budget.
-        damaged_entries: Times an entry was to be read that the disk has damaged.
-        checkpoints: Times the WAL was brought into the database.
-    """
-
-    commits: int = 0
-    entries: int = 0
-    records: int = 0
-    payload_bytes: int = 0
-    stored_bytes: int = 0
-    commit_s: float = 0.0
-    refused_entries: int = 0
-    expired_entries: int = 0
-    damaged_entries: int = 0
-    checkpoints: int = 0
 
 
 class Log:
@@ -257,7 +239,7 @@ class Log:
                     rows = self._file.reader.slices(
                         found.number, after=after, through=found.last_position, limit=_SLICE_ENTRIES
                     )
-                state = _without(found, rows)
+                state = without(found, rows)
                 state.last_position = after
                 state.trimmed_to = min(found.trimmed_to, after)
                 self._file.delete(state, after=after, through=found.last_position)
@@ -278,6 +260,47 @@ class Log:
             self._file.write([], [state])
             self._adopt(found, state)
         self._wake.set()
+
+    def remove(self, partition: str, positions: Sequence[int]) -> None:
+        """Forget single entries, durably; the positions of the others stay as they are.
+
+        Raises:
+            LogError: The log is closed or broken, or the file cannot be written.
+            LogFull: The disk is full.
+        """
+        with self._lead, self._breaking():
+            self._check_open()
+            found = self._partitions.get(partition)
+            if found is None:
+                return
+            gone = sorted(set(positions))
+            for first in range(0, len(gone), _SLICE_ENTRIES):
+                some = gone[first : first + _SLICE_ENTRIES]
+                with self._reading:
+                    rows = self._file.reader.slices_at(found.number, some)
+                state = without(found, rows)
+                self._file.delete_some(state, some)
+                self._adopt(found, state)
+
+    def index(self, partition: str) -> list[Slice]:
+        """Return the metadata of all entries of a partition in order, without reading their payloads.
+
+        Raises:
+            LogError: The file cannot be read.
+        """
+        found = self._partitions.get(partition)
+        if found is None:
+            return []
+        with self._reading:
+            self._check_open()
+            return self._file.reader.slices(
+                found.number, after=found.trimmed_to, through=found.last_position, limit=found.last_position
+            )
+
+    def partition_bytes(self, partition: str) -> int:
+        """Return the compressed payload bytes a partition has on the disk."""
+        found = self._partitions.get(partition)
+        return found.stored_bytes if found else 0
 
     def stats(self) -> list[PartitionStats]:
         """Return what each partition holds, by name."""
@@ -366,7 +389,7 @@ class Log:
                 state = states[job.partition] = replace(self._partition(job.partition))
             first = state.number * POSITIONS + state.last_position + 1
             for number, (entry, stored) in enumerate(zip(job.entries, job.payloads, strict=True), start=first):
-                rows.append(_row(number, entry, stored))
+                rows.append(to_row(number, entry, stored))
                 state.records += entry.records
             state.last_position += len(job.entries)
             state.stored_bytes += job.size
@@ -470,10 +493,10 @@ class Log:
                     continue
                 with self._reading:
                     rows = self._file.reader.slices(found.number, after=after, through=through, limit=_SLICE_ENTRIES)
-                rows = _within(rows, _SLICE_BYTES)
+                rows = within(rows, _SLICE_BYTES)
                 if rows:
                     through = rows[-1].position
-                    state = _without(found, rows)
+                    state = without(found, rows)
                     self._file.delete(state, after=after, through=through)
                     self._adopt(found, state)
                 self._erased_to[name] = through
@@ -513,34 +536,3 @@ class Log:
             if error.final:
                 self._broken = error
             raise
-
-
-def _within(rows: list[Slice], size: int) -> list[Slice]:
-    """Return the first rows that hold no more than `size` bytes, but one at least."""
-    held = 0
-    for count, row in enumerate(rows):
-        held += row.stored_bytes
-        if count and held > size:
-            return rows[:count]
-    return rows
-
-
-def _without(partition: Partition, rows: Iterable[Slice]) -> Partition:
-    state = replace(partition)
-    for row in rows:
-        state.records -= row.records
-        state.stored_bytes -= row.stored_bytes
-    return state
-
-
-def _row(number: int, entry: Entry, stored: bytes) -> Row:
-    return Row(
-        number,
-        entry.signal.value,
-        entry.tenant,
-        entry.encoding,
-        entry.arrival_time_unix_nano,
-        entry.records,
-        len(entry.payload),
-        stored,
-    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import zstandard
@@ -14,7 +14,19 @@ import zstandard
 from telflow.delivery.log_file import POSITIONS, Partition, Row, Slice
 from telflow.schema import Signal
 
-__all__ = ["Durability", "Entry", "Loss", "PartitionStats", "compress", "partition_stats", "read_entries"]
+__all__ = [
+    "Durability",
+    "Entry",
+    "LogCounters",
+    "Loss",
+    "PartitionStats",
+    "compress",
+    "partition_stats",
+    "read_entries",
+    "to_row",
+    "within",
+    "without",
+]
 
 _LEVEL = -5
 
@@ -155,6 +167,68 @@ def partition_stats(slices: Callable[..., list[Slice]], partition: Partition) ->
         partition.trimmed_to + 1,
         partition.last_position,
         oldest[0].arrival_time_unix_nano if oldest else None,
+    )
+
+
+@dataclass(slots=True)
+class LogCounters:
+    """What a log has done since it was opened; read it at any time.
+
+    Attributes:
+        commits: Transactions that appended.
+        entries: Entries appended.
+        records: Records in them.
+        payload_bytes: Their payloads before compression.
+        stored_bytes: And after it.
+        commit_s: Seconds spent in those transactions, the disk's part included.
+        refused_entries: Entries refused for lack of room.
+        expired_entries: Entries ended by the age budget.
+        damaged_entries: Times an entry was to be read that the disk has damaged.
+        checkpoints: Times the WAL was brought into the database.
+    """
+
+    commits: int = 0
+    entries: int = 0
+    records: int = 0
+    payload_bytes: int = 0
+    stored_bytes: int = 0
+    commit_s: float = 0.0
+    refused_entries: int = 0
+    expired_entries: int = 0
+    damaged_entries: int = 0
+    checkpoints: int = 0
+
+
+def within(rows: list[Slice], size: int) -> list[Slice]:
+    """Return the first rows that hold no more than `size` bytes, but one at least."""
+    held = 0
+    for count, row in enumerate(rows):
+        held += row.stored_bytes
+        if count and held > size:
+            return rows[:count]
+    return rows
+
+
+def without(partition: Partition, rows: Iterable[Slice]) -> Partition:
+    """Return what is known of a partition once `rows` are deleted."""
+    state = replace(partition)
+    for row in rows:
+        state.records -= row.records
+        state.stored_bytes -= row.stored_bytes
+    return state
+
+
+def to_row(number: int, entry: Entry, stored: bytes) -> Row:
+    """Return an entry as it is stored: under a number of the file, its payload compressed."""
+    return Row(
+        number,
+        entry.signal.value,
+        entry.tenant,
+        entry.encoding,
+        entry.arrival_time_unix_nano,
+        entry.records,
+        len(entry.payload),
+        stored,
     )
 
 

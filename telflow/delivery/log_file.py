@@ -90,7 +90,7 @@ class Row(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The metadata of an entry, for deciding on its end: position, records, stored bytes, arrival, signal, tenant."""
+    """The metadata of an entry, for deciding on its end."""
 
     position: int
     records: int
@@ -98,6 +98,7 @@ class Slice(NamedTuple):
     arrival_time_unix_nano: int
     signal: str
     tenant: str | None
+    encoding: str
 
 
 @dataclass(slots=True)
@@ -164,13 +165,20 @@ class LogReader:
 
     def slices(self, number: int, *, after: int, through: int, limit: int) -> list[Slice]:
         """Return the metadata of up to `limit` entries in order, without reading their payloads."""
-        query = (
-            "SELECT id, records, length(payload), arrival_time_unix_nano, signal, tenant "
-            "FROM entry WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
-        )
         base = number * POSITIONS
+        return self._slices(base, "id > ? AND id <= ? ORDER BY id LIMIT ?", (base + after, base + through, limit))
+
+    def slices_at(self, number: int, positions: Sequence[int]) -> list[Slice]:
+        """Return the metadata of the entries at these positions, in order; at most a few hundred are asked for."""
+        base = number * POSITIONS
+        places = ",".join("?" * len(positions))
+        return self._slices(base, f"id IN ({places}) ORDER BY id", [base + position for position in positions])
+
+    def _slices(self, base: int, where: str, values: Sequence[int]) -> list[Slice]:
+        columns = "id, records, length(payload), arrival_time_unix_nano, signal, tenant, encoding"
+        query = f"SELECT {columns} FROM entry WHERE {where}"  # noqa: S608 - no part of it comes from outside
         with explained(self._path, "read"):
-            found = self._connection.execute(query, (base + after, base + through, limit)).fetchall()
+            found = self._connection.execute(query, values).fetchall()
         return [Slice(row[0] - base, *row[1:]) for row in found]
 
     def close(self) -> None:
@@ -271,6 +279,14 @@ class LogFile:
             deleted = self._writer.execute("DELETE FROM entry WHERE id > ? AND id <= ?", (base + after, base + through))
             self._set([partition])
         self._count_wal(0, deleted.rowcount)
+
+    def delete_some(self, partition: Partition, positions: Sequence[int]) -> None:
+        """Delete single entries, and set what is known of the partition."""
+        base = partition.number * POSITIONS
+        with self._transaction():
+            self._writer.executemany("DELETE FROM entry WHERE id = ?", [(base + each,) for each in positions])
+            self._set([partition])
+        self._count_wal(len(positions) * _PAGE_BYTES, len(positions))
 
     def checkpoint(self) -> None:
         """Bring the WAL's content into the database, so that the WAL begins anew."""
