@@ -94,7 +94,8 @@ class Log:
                 its owner only.
             durability: What an acknowledged entry survives.
             max_bytes: Compressed payload bytes it may hold. The files take up to a quarter more, and 64 MiB of WAL.
-            min_free_bytes: Bytes to leave free on the disk, for trims, snapshots and everybody else.
+            min_free_bytes: Bytes to leave free on the disk, for checkpoints of the WAL (up to 64 MiB), snapshots
+                and everybody else.
             max_age_s: Age at which entries are forgotten even though nobody has trimmed them; None: never.
             on_loss: Told of every entry that was accepted and cannot be given back, from the thread that found it.
             now_unix_nano: The clock that ages are reckoned with; a log without `max_age_s` uses none.
@@ -109,10 +110,15 @@ class Log:
         self._max_age_s = max_age_s
         self._on_loss = on_loss
         self._now_unix_nano = now_unix_nano
-        self._free_known_until_s = 0.0
+        self._look_at_disk_s = 0.0
+        self._spare_bytes = 0
         self._disk_short = False
         self._file = LogFile(path, fsync=durability is Durability.FSYNC)
-        self._partitions = {p.name: p for p in self._file.reader.partitions()}
+        try:
+            self._partitions = {p.name: p for p in self._file.reader.partitions()}
+        except BaseException:
+            self._file.close()
+            raise
         # What is trimmed but still on the disk lies above this position.
         self._erased_to = dict.fromkeys(self._partitions, 0)
         self._held_bytes = sum(p.stored_bytes for p in self._partitions.values())
@@ -336,7 +342,9 @@ class Log:
         self._group.enter(job)
 
     def _has_room(self, size: int) -> bool:
-        return self._held_bytes + self._group.waiting_bytes + size <= self._max_bytes and not self._short_of_disk()
+        if self._held_bytes + self._group.waiting_bytes + size > self._max_bytes:
+            return False
+        return not self._short_of_disk(size)
 
     def _make_room(self, size: int) -> None:
         """Erase what is trimmed until there is room.
@@ -344,22 +352,29 @@ class Log:
         Raises:
             LogFull: There is none.
         """
-        while not self._has_room(size):
-            if self._closed or not self._erase_some():
-                self.counters.refused_entries += 1
-                if self._disk_short:
-                    raise LogFull(
-                        f"{self.path}: the disk under the log has less than {self._min_free_bytes} bytes free"
-                    )
-                raise LogFull(f"{self.path}: the log holds {self._held_bytes} of at most {self._max_bytes} bytes")
+        erased = True
+        while erased and not self._closed:
+            erased = self._erase_some()
+            # Nothing to erase may mean that the keeper has just done it.
+            if self._has_room(size):
+                return
+        self.counters.refused_entries += 1
+        if self._disk_short:
+            raise LogFull(f"{self.path}: the disk under the log has less than {self._min_free_bytes} bytes free")
+        raise LogFull(f"{self.path}: the log holds {self._held_bytes} of at most {self._max_bytes} bytes")
 
-    def _short_of_disk(self) -> bool:
+    def _short_of_disk(self, size: int) -> bool:
         now_s = time.monotonic()
-        if now_s >= self._free_known_until_s:
-            self._free_known_until_s = now_s + _FREE_LOOK_S
+        # A payload is written twice before its first copy is given back: to the WAL, and by the checkpoint.
+        self._spare_bytes -= 2 * size
+        if now_s >= self._look_at_disk_s or self._spare_bytes < 0:
             with explained(self.path, "write"):
                 found = os.statvfs(self.path.parent)
-            self._disk_short = found.f_bavail * found.f_frsize < self._min_free_bytes
+            spare = found.f_bavail * found.f_frsize - self._min_free_bytes
+            self._disk_short = spare < 2 * size
+            # Others write to the disk too; so look again before all of it is used.
+            self._spare_bytes = spare // 2
+            self._look_at_disk_s = now_s + _FREE_LOOK_S
         return self._disk_short
 
     def _commit(self, group: Sequence[Job]) -> TelflowError | None:

@@ -35,7 +35,7 @@ _SHRINK_WHEN_USED_BYTES = 8 << 20
 _TABLES = """
 CREATE TABLE IF NOT EXISTS partition (
     number INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
     last_position INTEGER NOT NULL,
     trimmed_to INTEGER NOT NULL,
     records INTEGER NOT NULL,
@@ -310,9 +310,12 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file; everything is in the database then, and the WAL is gone."""
-        self.reader.close()
-        self._writer.close()
-        os.close(self._lock)
+        try:
+            self.reader.close()
+            with explained(self.path, "close"):
+                self._writer.close()
+        finally:
+            os.close(self._lock)
 
     def _set(self, partitions: Iterable[Partition]) -> None:
         self._writer.executemany(
