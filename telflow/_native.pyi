@@ -95,6 +95,17 @@ def protobuf_to_json(signal: str, payload: bytes) -> bytes:
         DecodeError: What the official library refuses.
     """
 
+# screen.rs
+
+def screen(signal: str, payload: bytes, json: bool, most: int) -> tuple[bytes, int] | None:
+    """A request without its records larger than `most` bytes, in protobuf bytes, and how many these were.
+
+    None when it has none, or is malformed protobuf in a way that decoding will explain.
+
+    Raises:
+        DecodeError: The payload is not what the official library reads.
+    """
+
 # redact.rs
 
 class Redactor:

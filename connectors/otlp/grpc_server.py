@@ -10,12 +10,14 @@ import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from typing import NoReturn, TypeAlias
 
 import grpc
 
+from connectors.otlp.client_certificates import ClientNames
 from connectors.otlp.protocol import RPC_METHODS, ExportHandler, ExportRequest, Refusal
-from connectors.otlp.settings import GrpcServerSettings, TlsServerSettings, split_address
+from connectors.otlp.settings import GrpcKeepaliveSettings, GrpcServerSettings, TlsServerSettings, split_address
 from telflow.errors import ConfigError, describe_fault
 from telflow.schema import Signal
 
@@ -26,7 +28,6 @@ _Handler: TypeAlias = "grpc.GenericRpcHandler[bytes, bytes]"
 _LOG = logging.getLogger(__name__)
 _FRAME_BYTES = 1 << 20
 _WINDOW_BYTES = 4 << 20
-_STREAMS_PER_CONNECTION = 1000
 _STATUS_DETAILS = "grpc-status-details-bin"
 
 
@@ -50,7 +51,8 @@ class GrpcServer:
             reuse_port: Share the port with other processes.
         """
         self._settings = settings
-        self._methods = _ExportMethods(handler, tenant_header.lower() if tenant_header else None)
+        header = tenant_header.lower() if tenant_header else None
+        self._methods = _ExportMethods(handler, header, ClientNames.of(settings.tls))
         self._reuse_port = reuse_port
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -73,14 +75,14 @@ class GrpcServer:
             handlers=self._methods.handlers(),
             options=[
                 ("grpc.max_receive_message_length", self._settings.max_request_bytes),
-                # Calls over this wait in the client; each one below it waits here with one window of data. Not low,
-                # because what a client sends over it before it knows of it is refused. gRPC's own limit of concurrent
-                # calls would refuse all of them, with a status that senders must not repeat.
-                ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+                # gRPC's own limit of concurrent calls would refuse what is over it, with a status that senders must
+                # not repeat; streams over this limit wait in the client.
+                ("grpc.max_concurrent_streams", self._settings.max_concurrent_streams),
                 ("grpc.so_reuseport", int(self._reuse_port)),
                 # A request of some hundred kilobytes in one frame and one window: 0.6 times the CPU (measured).
                 ("grpc.http2.max_frame_size", _FRAME_BYTES),
                 ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+                *_keepalive(self._settings.keepalive),
             ],
         )
         try:
@@ -107,9 +109,10 @@ class GrpcServer:
 class _ExportMethods:
     """The Export methods, one per signal."""
 
-    def __init__(self, handler: ExportHandler, tenant_header: str | None) -> None:
+    def __init__(self, handler: ExportHandler, tenant_header: str | None, clients: ClientNames | None) -> None:
         self._handler = handler
         self._tenant_header = tenant_header
+        self._clients = clients
 
     def handlers(self) -> list[_Handler]:
         """Return what a `grpc.Server` looks calls up in."""
@@ -122,6 +125,8 @@ class _ExportMethods:
     def _method(self, signal: Signal) -> _Method:
         def export(payload: bytes, context: grpc.ServicerContext) -> bytes:
             try:
+                if self._clients is not None:
+                    self._clients.check_grpc(context.auth_context())
                 request = ExportRequest(signal, "protobuf", payload, self._tenant(context), context.peer())
                 return self._handler.handle(request)
             except Refusal as refusal:
@@ -145,6 +150,21 @@ def _abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
     """End the call with a status; gRPC does that by an exception of its own."""
     context.set_trailing_metadata(((_STATUS_DETAILS, refusal.status().SerializeToString()),))
     context.abort(refusal.code, refusal.message)
+
+
+def _keepalive(settings: GrpcKeepaliveSettings) -> list[tuple[str, int]]:
+    """Return the channel arguments of these settings; what is not set stays gRPC's default, which is never."""
+    options = [
+        ("grpc.keepalive_time_ms", settings.time),
+        ("grpc.keepalive_timeout_ms", settings.timeout),
+        ("grpc.http2.min_ping_interval_without_data_ms", settings.min_time),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", settings.min_time),
+        ("grpc.max_connection_idle_ms", settings.max_connection_idle),
+        ("grpc.max_connection_age_ms", settings.max_connection_age),
+        ("grpc.max_connection_age_grace_ms", settings.max_connection_age_grace),
+    ]
+    milliseconds = [(name, value // timedelta(milliseconds=1)) for name, value in options if value is not None]
+    return [("grpc.keepalive_permit_without_calls", int(settings.permit_without_stream)), *milliseconds]
 
 
 def _check_free(host: str, port: int) -> None:

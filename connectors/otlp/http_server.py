@@ -8,12 +8,15 @@ import math
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from weakref import WeakKeyDictionary
 
 import grpc
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from connectors.otlp.client_certificates import ClientNames
 from connectors.otlp.compression import CONTENT_ENCODINGS, CorruptBodyError, TooLargeError, decompress
+from connectors.otlp.cors import Cors
 from connectors.otlp.loop_thread import LoopThread
 from connectors.otlp.protocol import HTTP_PATHS, ExportHandler, ExportRequest, Refusal, status_bytes
 from connectors.otlp.settings import HttpServerSettings, TlsServerSettings, split_address
@@ -53,6 +56,10 @@ class HttpServer:
         self._handler = handler
         self._tenant_header = tenant_header
         self._reuse_port = reuse_port
+        self._cors = None if settings.cors is None else Cors(settings.cors, headers=filter(None, [tenant_header]))
+        self._knows_clients = settings.tls is not None and settings.tls.client_ca_file is not None
+        self._clients = ClientNames.of(settings.tls)
+        self._connected_s: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
         self._loop: LoopThread | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._web: web.Server | None = None
@@ -91,7 +98,12 @@ class HttpServer:
     async def _listen(self, context: ssl.SSLContext | None) -> int:
         host, port = split_address(self._settings.endpoint)
         self._web = web.Server(
-            self._answer, access_log=None, auto_decompress=False, read_bufsize=_READ_BYTES, lingering_time=10.0
+            self._answer,
+            access_log=None,
+            auto_decompress=False,
+            read_bufsize=_READ_BYTES,
+            lingering_time=10.0,
+            keepalive_timeout=self._settings.idle_timeout.total_seconds(),
         )
         self._listener = await asyncio.get_running_loop().create_server(
             self._web, host, port, ssl=context, reuse_port=self._reuse_port or None, backlog=1024
@@ -106,6 +118,24 @@ class HttpServer:
             await self._web.shutdown(grace_s)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if (
+            self._cors is not None
+            and request.method == "OPTIONS"
+            and "Access-Control-Request-Method" in request.headers
+        ):
+            response = _preflight(self._cors, request)
+        else:
+            response = await self._answer_export(request)
+            if self._cors is not None:
+                response.headers.update(self._cors.headers(request.headers))
+        if self._settings.max_connection_age is not None and request.transport is not None:
+            now_s = asyncio.get_running_loop().time()
+            age_s = now_s - self._connected_s.setdefault(request.transport, now_s)
+            if age_s >= self._settings.max_connection_age.total_seconds():
+                response.force_close()
+        return response
+
+    async def _answer_export(self, request: web.BaseRequest) -> web.Response:
         encoding = _ENCODINGS.get(request.content_type)
         try:
             body = await self._export(request, encoding)
@@ -122,6 +152,8 @@ class HttpServer:
         response = _response(answer.http_status, status_bytes(answer.status(), encoding), encoding)
         if answer.retry_after_s is not None:
             response.headers["Retry-After"] = str(math.ceil(answer.retry_after_s))
+        if answer.challenge is not None:
+            response.headers["WWW-Authenticate"] = answer.challenge
         if answer.http_status == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["Allow"] = "POST"
         if answer.http_status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
@@ -129,6 +161,8 @@ class HttpServer:
         return response
 
     async def _export(self, request: web.BaseRequest, encoding: Encoding | None) -> bytes:
+        if self._knows_clients:
+            self._check_client(request)
         signal = _SIGNALS.get(request.path)
         if signal is None:
             known = ", ".join(_SIGNALS)
@@ -167,6 +201,19 @@ class HttpServer:
         finally:
             self._reading_bytes -= expected
 
+    def _check_client(self, request: web.BaseRequest) -> None:
+        """Let a client pass that has shown a certificate.
+
+        The handshake only asks for one, so that a client without it is told what is wrong, in a way that senders do
+        not repeat; one that no authority vouches for does not get as far as this.
+        """
+        certificate = request.get_extra_info("peercert")
+        if not certificate:
+            message = "the client showed no certificate; this receiver asks for one (mTLS)"
+            raise Refusal.unauthenticated(message, challenge="ClientCertificate")
+        if self._clients is not None:
+            self._clients.check_http(certificate)
+
     async def _read(self, request: web.BaseRequest, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
@@ -184,6 +231,16 @@ class HttpServer:
         except (HttpProcessingError, web.RequestPayloadError):
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, 400, "the body is not well-formed HTTP") from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _preflight(cors: Cors, request: web.BaseRequest) -> web.Response:
+    headers = cors.preflight(request.headers)
+    if headers is not None:
+        return web.Response(status=204, headers=headers)
+    refusal = Refusal.forbidden("pages of this origin may not send here (http.cors.allowed_origins)")
+    response = _response(refusal.http_status, status_bytes(refusal.status(), "json"), "json")
+    response.headers["Vary"] = "Origin"
+    return response
 
 
 def _content(body: bytes, compression: str, limit: int) -> bytes:
@@ -210,7 +267,7 @@ def _ssl_context(tls: TlsServerSettings) -> ssl.SSLContext:
         context.load_cert_chain(tls.cert_file, tls.key_file)
         if tls.client_ca_file is not None:
             context.load_verify_locations(tls.client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_OPTIONAL  # see _check_client
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"http.tls: cannot use {tls.cert_file}, {tls.key_file}: {error}") from None
     return context

@@ -92,6 +92,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         message: Why, for the sender's developer.
         violations: (field path, description) of each place in the request that is wrong.
         retry_after_s: Seconds after which the same request may be accepted; None when it never will.
+        challenge: How to identify, for HTTP's WWW-Authenticate; None when that is not what is wrong.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         *,
         violations: Sequence[tuple[str, str]] = (),
         retry_after_s: float | None = None,
+        challenge: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.challenge = challenge
         self.code = code
         self.http_status = http_status
         self.message = message
@@ -121,6 +124,23 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
     def overloaded(cls, error: DeliveryError) -> Refusal:
         """There is no room now."""
         return cls(grpc.StatusCode.UNAVAILABLE, 503, str(error), retry_after_s=error.retry_after_s or 1.0)
+
+    @classmethod
+    def throttled(cls, error: DeliveryError) -> Refusal:
+        """The sender is over its quota; others are served."""
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        # Without RetryInfo a sender takes RESOURCE_EXHAUSTED for final (OTLP specification, "Failures").
+        return cls(code, 429, str(error), retry_after_s=error.retry_after_s or 1.0)
+
+    @classmethod
+    def unauthenticated(cls, message: str, *, challenge: str = "Bearer") -> Refusal:
+        """Nobody knows who the sender is."""
+        return cls(grpc.StatusCode.UNAUTHENTICATED, 401, message, challenge=challenge)
+
+    @classmethod
+    def forbidden(cls, message: str) -> Refusal:
+        """The sender is known, and may not do this."""
+        return cls(grpc.StatusCode.PERMISSION_DENIED, 403, message)
 
     @classmethod
     def internal(cls) -> Refusal:

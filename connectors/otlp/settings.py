@@ -14,6 +14,8 @@ from telflow.settings import Duration, Settings, Switchable
 
 __all__ = [
     "Address",
+    "CorsSettings",
+    "GrpcKeepaliveSettings",
     "GrpcServerSettings",
     "HttpServerSettings",
     "OtlpConnectionSettings",
@@ -67,6 +69,17 @@ class TlsServerSettings(Settings):
     client_ca_file: Path | None = None
     """PEM file with the authorities of client certificates; when set, a client without one is refused (mTLS)."""
 
+    client_names: tuple[str, ...] = ()
+    """Names of the clients that may send, as their certificates have them (subject alternative names, else the common
+    name); ``*`` stands for any text. Others are refused with PERMISSION_DENIED, 403. Empty: every client whose
+    certificate `client_ca_file` vouches for."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TlsServerSettings:
+        if self.client_names and self.client_ca_file is None:
+            raise ValueError("client_names: expected client_ca_file with it, which makes clients show a certificate")
+        return self
+
 
 class TlsClientSettings(Settings):
     """Whom a client trusts, and how it identifies itself."""
@@ -90,6 +103,32 @@ class TlsClientSettings(Settings):
         return self
 
 
+class GrpcKeepaliveSettings(Settings):
+    """How long gRPC connections live, and how both sides find out that the other is gone."""
+
+    time: Duration = Field(default=timedelta(hours=2), ge=timedelta(seconds=1))
+    """Ask a silent client so often whether it is still there."""
+
+    timeout: Duration = Field(default=timedelta(seconds=20), gt=timedelta())
+    """A client that does not say so within this time is gone; its connection is closed."""
+
+    min_time: Duration = Field(default=timedelta(seconds=10), gt=timedelta())
+    """A client that asks more often than this is told to calm down, by closing its connection."""
+
+    permit_without_stream: bool = True
+    """Let clients ask also while they send nothing."""
+
+    max_connection_idle: Duration | None = Field(default=None, ge=timedelta(seconds=1))
+    """Close a connection on which nothing was sent for this time; null: never."""
+
+    max_connection_age: Duration | None = Field(default=None, ge=timedelta(milliseconds=100))
+    """Ask a client to connect anew after this time, so that connections spread over workers that share a port, and
+    over those behind a load balancer; gRPC varies it by 10 %. Requests under way are finished. null: never."""
+
+    max_connection_age_grace: Duration | None = Field(default=None, ge=timedelta(milliseconds=100))
+    """After `max_connection_age`, cut off what is not finished within this time; null: wait for it."""
+
+
 class GrpcServerSettings(Settings):
     """OTLP over gRPC."""
 
@@ -103,8 +142,31 @@ class GrpcServerSettings(Settings):
     """Requests handled at a time; more wait in their connections. Those that wait for one another are decoded together,
     so more threads than cores are of use."""
 
+    max_concurrent_streams: int = Field(default=1000, ge=1)
+    """Requests a connection may have open at a time; more wait in the client. Not low: what a client sends over it
+    before it knows of it is refused."""
+
+    keepalive: GrpcKeepaliveSettings = GrpcKeepaliveSettings()
+    """How long connections live."""
+
     tls: TlsServerSettings | None = None
     """Serve over TLS; plain text when not set."""
+
+
+class CorsSettings(Settings):
+    """Which web pages may send from a browser (Cross-Origin Resource Sharing, Fetch standard, "CORS protocol").
+
+    This protects the visitors of a page, not the receiver: anything but a browser sends without asking.
+    """
+
+    allowed_origins: tuple[str, ...] = Field(min_length=1)
+    """Origins of the pages, such as ``https://shop.example.com``; ``*`` stands for any text."""
+
+    allowed_headers: tuple[str, ...] = ()
+    """Headers that pages may set besides Content-Type, Content-Encoding and the tenant header; ``*``: any."""
+
+    max_age: Duration = Field(default=timedelta(hours=2), ge=timedelta())
+    """How long a browser may remember what it was allowed."""
 
 
 class HttpServerSettings(Settings):
@@ -121,6 +183,16 @@ class HttpServerSettings(Settings):
 
     threads: int = Field(default=8, ge=1)
     """Requests decompressed and decoded at a time; more wait."""
+
+    idle_timeout: Duration = Field(default=timedelta(seconds=75), gt=timedelta())
+    """Close a connection on which nothing was sent for this time since its last request."""
+
+    max_connection_age: Duration | None = Field(default=None, ge=timedelta(milliseconds=100))
+    """Close a connection with its first answer after this time, so that connections spread over workers that share a
+    port; null: never."""
+
+    cors: Switchable[CorsSettings] = None
+    """Answer browsers that ask whether a web page may send; null: no page may."""
 
     tls: TlsServerSettings | None = None
     """Serve over TLS; plain text when not set."""

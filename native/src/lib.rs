@@ -18,6 +18,7 @@ mod normalise;
 mod redact;
 mod rows;
 mod schema;
+mod screen;
 mod text;
 mod wire;
 
@@ -31,6 +32,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     decode::register(m)?;
     encode::register(m)?;
     json::register(m)?;
+    screen::register(m)?;
     redact::register(m)?;
     rows::register(m)?;
     attribute_values::register(m)?;

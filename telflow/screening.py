@@ -1,0 +1,55 @@
+"""What of a request is refused while the rest of it is accepted.
+
+OTLP lets a server take a part of a request and say how many records it did not take ("Partial Success"). What a batch
+can hold, telflow takes: so the one reason for it here is a record's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from telflow import _native
+from telflow.codec import Encoding
+from telflow.schema import Signal
+
+__all__ = ["Screened", "screen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A request of which something was left out.
+
+    Attributes:
+        payload: The rest, in protobuf bytes whatever it came in.
+        rejected: How many records were left out.
+    """
+
+    payload: bytes
+    rejected: int
+
+
+def screen(payload: bytes, signal: Signal, encoding: Encoding, max_record_bytes: int) -> Screened | None:
+    """Leave out the records that are larger than `max_record_bytes` as protobuf.
+
+    A span, a log record, a data point counts by itself; to a data point belongs what it shares with the others of its
+    metric (name, description, unit, metadata), so a metric with too much of that is left out whole.
+
+    Args:
+        payload: An Export*ServiceRequest.
+        signal: What it carries.
+        encoding: How it is written.
+        max_record_bytes: Largest record that is taken. A payload that is not larger is not even looked into.
+
+    Returns:
+        What is left, or None when nothing had to be left out.
+
+    Raises:
+        DecodeError: The payload is no such request.
+
+    >>> screen(b"", Signal.LOGS, "protobuf", 100) is None
+    True
+    """
+    if len(payload) <= max_record_bytes:
+        return None
+    found = _native.screen(signal, payload, encoding == "json", max_record_bytes)
+    return None if found is None else Screened(*found)
