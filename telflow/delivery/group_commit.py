@@ -25,14 +25,21 @@ class Job:
 
     __slots__ = ("done", "entries", "error", "future", "partition", "payloads", "position", "size")
 
-    def __init__(self, partition: str, entries: Sequence[Entry], future: Future[int] | None = None) -> None:
+    def __init__(
+        self,
+        partition: str,
+        entries: Sequence[Entry],
+        stored: Sequence[bytes] | None = None,
+        *,
+        future: Future[int] | None = None,
+    ) -> None:
         self.partition = partition
         self.entries = entries
-        self.payloads = [compress(entry.payload) for entry in entries]
+        self.payloads = stored if stored is not None else [compress(entry.payload) for entry in entries]
         self.size = sum(map(len, self.payloads))
         self.future = future
         self.position = 0
-        self.error: TelflowError | None = None
+        self.error: Exception | None = None
         self.done = False
 
     def result(self) -> int:
@@ -42,8 +49,9 @@ class Job:
         return self.position
 
 
-Commit = Callable[[Sequence[Job]], TelflowError | None]
-"""Commits jobs and sets their positions; called under the lead. Returns why none of them is committed."""
+Commit = Callable[[Sequence[Job]], Exception | None]
+"""Commits jobs and sets their positions; called under the lead. Returns why they are not committed, all but those whose
+`error` it has set itself."""
 
 
 class GroupCommit:
@@ -88,14 +96,14 @@ class GroupCommit:
 
     def _commit_group(self) -> Sequence[Job]:
         group = self._next_group()
-        error: TelflowError | None = TelflowError("the commit was interrupted; what the disk holds is not known")
+        error: Exception | None = TelflowError("the commit was interrupted; what the disk holds is not known")
         try:
             error = self._commit(group)
         finally:
             with self._door:
                 self.waiting_bytes -= sum(job.size for job in group)
             for job in group:
-                job.error = error
+                job.error = job.error or error
                 job.done = True
         return group
 

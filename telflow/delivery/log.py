@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from telflow.delivery.disk_room import DiskRoom
 from telflow.delivery.group_commit import GroupCommit, Job
 from telflow.delivery.log_entry import (
     Durability,
@@ -37,6 +37,7 @@ from telflow.delivery.log_entry import (
     LogCounters,
     Loss,
     PartitionStats,
+    expire,
     partition_stats,
     read_entries,
     to_row,
@@ -44,32 +45,22 @@ from telflow.delivery.log_entry import (
     without,
 )
 from telflow.delivery.log_file import POSITIONS, LogError, LogFile, LogFull, Partition, Row, Slice, explained
+from telflow.delivery.log_keeper import Keeper
 from telflow.errors import TelflowError
-from telflow.schema import Signal
 
-__all__ = [
-    "Durability",
-    "Entry",
-    "Log",
-    "LogCounters",
-    "LogError",
-    "LogFull",
-    "Loss",
-    "PartitionStats",
-]
+__all__ = ["Durability", "Entry", "Log", "LogCounters", "LogError", "LogFull", "Loss", "PartitionStats"]
 
 _LOG = logging.getLogger(__name__)
 _SLICE_ENTRIES = 256
 _SLICE_BYTES = 2 << 20
 _SLICE_PAUSE_S = 0.001
-_FREE_LOOK_S = 0.25
-_FULL_WAIT_S = 1.0
 
 
 class Log:
     """A log in one file; every method may be called from any thread.
 
     >>> import tempfile
+    >>> from telflow.schema import Signal
     >>> with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "ingest.db") as log:
     ...     position = log.append("intake", Entry(Signal.LOGS, b"payload", records=1))
     ...     [entry.payload for entry in log.read("intake", after=0)]
@@ -110,9 +101,7 @@ class Log:
         self._max_age_s = max_age_s
         self._on_loss = on_loss
         self._now_unix_nano = now_unix_nano
-        self._look_at_disk_s = 0.0
-        self._spare_bytes = 0
-        self._disk_short = False
+        self._disk = DiskRoom(path.parent, min_free_bytes)
         self._file = LogFile(path, fsync=durability is Durability.FSYNC)
         try:
             self._partitions = {p.name: p for p in self._file.reader.partitions()}
@@ -128,10 +117,7 @@ class Log:
         self._lead = threading.Lock()  # held while the file is written
         self._group = GroupCommit(self._commit, self._lead)
         self._reading = threading.Lock()  # held while it is read through the reader's connection
-        self._wake = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name=f"log {path.name}", daemon=True)
-        self._keeper.start()
-        self._wake.set()
+        self._keeper = Keeper(f"log {path.name}", self._keep, None if max_age_s is None else min(1.0, max_age_s / 4))
 
     def __enter__(self) -> Self:
         return self
@@ -163,14 +149,17 @@ class Log:
         """
         return self.append_many(partition, [entry])
 
-    def append_many(self, partition: str, entries: Sequence[Entry]) -> int:
+    def append_many(self, partition: str, entries: Sequence[Entry], *, stored: Sequence[bytes] | None = None) -> int:
         """Like `append` for several entries, all of them or none; return the position of the last.
 
-        Without entries nothing is done, and the partition's last position returned.
+        Args:
+            partition: Where to.
+            entries: What; without any nothing is done, and the partition's last position returned.
+            stored: Their payloads as `compress` makes them, when the caller has done that already.
         """
         if not entries:
             return self.last_position(partition)
-        job = Job(partition, entries)
+        job = Job(partition, entries, stored)
         self._enter(job)
         self._group.work(job)
         return job.result()
@@ -183,12 +172,12 @@ class Log:
             LogError: The log is closed or broken.
         """
         future: Future[int] = Future()
-        job = Job(partition, [entry], future)
+        job = Job(partition, [entry], future=future)
         self._enter(job)
         if self._group.crowded:
             self._group.work(job)  # whoever outruns the disk waits for it
         else:
-            self._wake.set()
+            self._keeper.wake()
         return future
 
     def read(self, partition: str, *, after: int, max_bytes: int = 8 << 20) -> list[Entry]:
@@ -224,7 +213,7 @@ class Log:
             count = max(0, position - found.trimmed_to)
             found.trimmed_to = max(found.trimmed_to, position)
         if count:
-            self._wake.set()
+            self._keeper.wake()
         return count
 
     def truncate(self, partition: str, beyond: int) -> int:
@@ -265,7 +254,7 @@ class Log:
             state.trimmed_to = max(found.trimmed_to, position)
             self._file.write([], [state])
             self._adopt(found, state)
-        self._wake.set()
+        self._keeper.wake()
 
     def remove(self, partition: str, positions: Sequence[int]) -> None:
         """Forget single entries, durably; the positions of the others stay as they are.
@@ -322,8 +311,7 @@ class Log:
             if self._closed:
                 return
             self._closed = True
-        self._wake.set()
-        self._keeper.join()
+        self._keeper.stop()
         self._group.work()
         with self._lead, self._reading:
             # What is trimmed stays trimmed, whether or not it has been erased.
@@ -344,7 +332,9 @@ class Log:
     def _has_room(self, size: int) -> bool:
         if self._held_bytes + self._group.waiting_bytes + size > self._max_bytes:
             return False
-        return not self._short_of_disk(size)
+        with explained(self.path, "write"):
+            # A payload is written twice before its first copy is given back: to the WAL, and by the checkpoint.
+            return self._disk.has(2 * size)
 
     def _make_room(self, size: int) -> None:
         """Erase what is trimmed until there is room.
@@ -359,23 +349,9 @@ class Log:
             if self._has_room(size):
                 return
         self.counters.refused_entries += 1
-        if self._disk_short:
+        if self._disk.short:
             raise LogFull(f"{self.path}: the disk under the log has less than {self._min_free_bytes} bytes free")
         raise LogFull(f"{self.path}: the log holds {self._held_bytes} of at most {self._max_bytes} bytes")
-
-    def _short_of_disk(self, size: int) -> bool:
-        now_s = time.monotonic()
-        # A payload is written twice before its first copy is given back: to the WAL, and by the checkpoint.
-        self._spare_bytes -= 2 * size
-        if now_s >= self._look_at_disk_s or self._spare_bytes < 0:
-            with explained(self.path, "write"):
-                found = os.statvfs(self.path.parent)
-            spare = found.f_bavail * found.f_frsize - self._min_free_bytes
-            self._disk_short = spare < 2 * size
-            # Others write to the disk too; so look again before all of it is used.
-            self._spare_bytes = spare // 2
-            self._look_at_disk_s = now_s + _FREE_LOOK_S
-        return self._disk_short
 
     def _commit(self, group: Sequence[Job]) -> TelflowError | None:
         """See `Commit`."""
@@ -388,9 +364,11 @@ class Log:
         except BaseException:
             self._broken = LogError(f"{self.path}: a commit was interrupted; nothing more is accepted", final=True)
             raise
-        self._count(group, time.perf_counter() - started_s)
+        self.counters.add_commit(time.perf_counter() - started_s)
+        for job in group:
+            self.counters.add_entries(job.entries, job.size)
         if self._file.wal_due:
-            self._wake.set()
+            self._keeper.wake()
         return None
 
     def _write(self, group: Sequence[Job]) -> None:
@@ -413,17 +391,6 @@ class Log:
         for name, state in states.items():
             self._adopt(self._partition(name), state)
 
-    def _count(self, group: Sequence[Job], seconds: float) -> None:
-        counters = self.counters
-        counters.commits += 1
-        counters.commit_s += seconds
-        for job in group:
-            counters.entries += len(job.entries)
-            counters.stored_bytes += job.size
-            for entry in job.entries:
-                counters.records += entry.records
-                counters.payload_bytes += len(entry.payload)
-
     def _partition(self, name: str) -> Partition:
         found = self._partitions.get(name)
         if found is None:
@@ -443,25 +410,14 @@ class Log:
             found.stored_bytes = state.stored_bytes
 
     def _keep(self) -> None:
-        """Commit for `append_soon`, erase, expire and make checkpoints, beside the appending threads."""
-        look_s = None if self._max_age_s is None else min(1.0, self._max_age_s / 4)
-        while not self._closed:
-            self._wake.wait(look_s)
-            self._wake.clear()
-            try:
-                self._group.work()
-                self._expire()
-                if self._erase_all() or self._file.wal_due:
-                    with self._lead, self._breaking():
-                        if self._file.wal_due:
-                            self._checkpoint()
-                        self._file.shrink()
-            except LogFull:
-                # Trims need a little room too, and have it again once a checkpoint or somebody else has made some.
-                time.sleep(0 if self._closed else _FULL_WAIT_S)
-                self._wake.set()
-            except LogError as error:
-                _LOG.error("%s", error)
+        """Commit for `append_soon`, expire, erase and make checkpoints, beside the appending threads."""
+        self._group.work()
+        self._expire()
+        if self._erase_all() or self._file.wal_due:
+            with self._lead, self._breaking():
+                if self._file.wal_due:
+                    self._checkpoint()
+                self._file.shrink()
 
     def _expire(self) -> None:
         if self._max_age_s is None:
@@ -473,23 +429,14 @@ class Log:
                 self._report(losses)
 
     def _expire_some(self, found: Partition, oldest: int) -> list[Loss]:
-        losses: list[Loss] = []
         with self._reading:
             if self._closed:
-                return losses
+                return []
             rows = self._file.reader.slices(
                 found.number, after=found.trimmed_to, through=found.last_position, limit=_SLICE_ENTRIES
             )
         with self._door:
-            for row in rows:
-                if row.arrival_time_unix_nano >= oldest:
-                    break
-                if row.position > found.trimmed_to:
-                    found.trimmed_to = row.position
-                    losses.append(
-                        Loss(found.name, row.position, "expired", Signal(row.signal), row.tenant, row.records)
-                    )
-        return losses
+            return expire(found, rows, oldest)
 
     def _erase_all(self) -> bool:
         erased = False

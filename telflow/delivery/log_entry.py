@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -21,6 +21,7 @@ __all__ = [
     "Loss",
     "PartitionStats",
     "compress",
+    "expire",
     "partition_stats",
     "read_entries",
     "to_row",
@@ -197,6 +198,31 @@ class LogCounters:
     expired_entries: int = 0
     damaged_entries: int = 0
     checkpoints: int = 0
+
+    def add_commit(self, seconds: float) -> None:
+        """Count a transaction that appended."""
+        self.commits += 1
+        self.commit_s += seconds
+
+    def add_entries(self, entries: Sequence[Entry], stored_bytes: int) -> None:
+        """Count what it appended."""
+        self.entries += len(entries)
+        self.stored_bytes += stored_bytes
+        for entry in entries:
+            self.records += entry.records
+            self.payload_bytes += len(entry.payload)
+
+
+def expire(partition: Partition, rows: Iterable[Slice], oldest_unix_nano: int) -> list[Loss]:
+    """Trim the first of `rows`, as long as they arrived before a time; return them."""
+    losses: list[Loss] = []
+    for row in rows:
+        if row.arrival_time_unix_nano >= oldest_unix_nano:
+            break
+        if row.position > partition.trimmed_to:
+            partition.trimmed_to = row.position
+            losses.append(Loss(partition.name, row.position, "expired", Signal(row.signal), row.tenant, row.records))
+    return losses
 
 
 def within(rows: list[Slice], size: int) -> list[Slice]:
