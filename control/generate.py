@@ -112,7 +112,7 @@ def generate(
         protocol=protocol.value if protocol else None,
         concurrency=concurrency,
         compression=compression,
-        retry={"initial_interval": "500ms", "max_elapsed": "30s"},
+        retry={"initial_interval": "500ms", "max_elapsed_time": "30s"},
     )
     settings = GenerateSettings(
         generator=from_options(GeneratorSettings, load, _OPTIONS), exporter=exporter, tenant_header=tenant_header

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from connectors.otlp.settings import OtlpConnectionSettings, TlsClientSettings
 from telflow.delivery.circuit_breaker import CircuitBreakerSettings
@@ -27,13 +27,16 @@ class OtlpClientSettings(OtlpConnectionSettings):
     ...     .with_compression("zstd")
     ...     .with_bearer_token("s3cret")
     ...     .with_timeout("5s")
-    ...     .with_retry(max_elapsed="30s")
+    ...     .with_retry(max_elapsed_time="30s")
     ... )
-    >>> settings.protocol, settings.timeout.total_seconds(), settings.retry.max_elapsed.total_seconds()
+    >>> settings.protocol, settings.timeout.total_seconds(), settings.retry.max_elapsed_time.total_seconds()
     ('http/protobuf', 5.0, 30.0)
     >>> settings.headers
     {'authorization': SecretStr('**********')}
     """
+
+    concurrency: int = Field(default=4, ge=1)
+    """Requests in flight at a time."""
 
     retry: RetrySettings = RetrySettings()
     """How refused or unanswered requests are repeated."""
@@ -43,6 +46,11 @@ class OtlpClientSettings(OtlpConnectionSettings):
 
     shutdown_timeout: Duration = timedelta(seconds=10)
     """How long a client that is being closed goes on delivering what it was given."""
+
+    @property
+    def connections(self) -> int:
+        """See `OtlpConnectionSettings.connections`."""
+        return self.concurrency
 
     @classmethod
     def grpc(cls, endpoint: str = "localhost:4317") -> Self:

@@ -97,7 +97,7 @@ class _Pool:
             self._headers["Content-Encoding"] = settings.compression
         self._tls = _ssl_context(settings) if settings.secure else None
         self._server_name = settings.tls.server_name if settings.tls else None
-        self._concurrency = settings.concurrency
+        self._connections = settings.connections
         self._timeout_s = settings.timeout.total_seconds()
         self._keepalive_s = settings.keepalive_time.total_seconds()
 
@@ -105,7 +105,7 @@ class _Pool:
         """Make the session, in the event loop that runs now."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._concurrency, ssl=self._tls or True, keepalive_timeout=self._keepalive_s
+                limit=self._connections, ssl=self._tls or True, keepalive_timeout=self._keepalive_s
             ),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             headers=self._headers,

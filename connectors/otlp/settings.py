@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from telflow.delivery.retry import RetrySettings
+from telflow.delivery.queue_settings import DeliverySettings
 from telflow.settings import Duration, Settings, Switchable
 
 __all__ = [
@@ -249,14 +249,16 @@ class OtlpConnectionSettings(Settings):
     max_request_bytes: int | None = Field(default=None, ge=1024)
     """Largest request before compression; larger batches are split. By default 4 MiB for gRPC and 20 MiB for HTTP."""
 
-    concurrency: int = Field(default=4, ge=1)
-    """Requests in flight at a time."""
-
     keepalive_time: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1))
     """gRPC: ask a silent destination so often whether it is still there. HTTP: keep an idle connection so long."""
 
     keepalive_timeout: Duration = Field(default=timedelta(seconds=20), ge=timedelta(seconds=1))
     """gRPC: a connection whose destination does not say within this time that it is there is given up."""
+
+    @property
+    def connections(self) -> int:
+        """Connections kept over HTTP, at most."""
+        return 4
 
     @property
     def request_bytes(self) -> int:
@@ -295,11 +297,10 @@ class OtlpConnectionSettings(Settings):
         return self
 
 
-class OtlpExporterSettings(OtlpConnectionSettings):
+class OtlpExporterSettings(OtlpConnectionSettings, DeliverySettings):
     """Sends OTLP to a backend, a Collector or another gateway."""
 
-    retry: RetrySettings = RetrySettings()
-    """How refused or unanswered requests are repeated."""
-
-    shutdown_timeout: Duration = timedelta(seconds=10)
-    """How long a stopping exporter goes on repeating; what is undelivered then is dropped and counted."""
+    @property
+    def connections(self) -> int:
+        """See `OtlpConnectionSettings.connections`."""
+        return self.sending_queue.num_consumers

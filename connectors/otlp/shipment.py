@@ -5,19 +5,17 @@ The client for threads and the one for tasks share it, and differ only in how th
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
 from connectors.otlp.settings import OtlpConnectionSettings
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, encode
+from telflow.delivery.parcel import split_batch
 from telflow.delivery.transport import Answer, Verdict
 from telflow.errors import DeliveryError, EncodeError
 
 __all__ = ["Delivered", "Shipment", "UndeliveredError"]
-
-_SPLIT_MARGIN = 1.1  # records differ in size; a little smaller parts save encoding some of them twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class Shipment:
             if len(body) <= limit or part.num_rows == 1:
                 # A single record over the limit is sent all the same: the destination may take it.
                 return part, body
-            self._todo.extendleft(reversed(_split(part, len(body), limit)))
+            self._todo.extendleft(reversed(split_batch(part, len(body), limit)))
         return None
 
     def settle(self, part: TelemetryBatch, answer: Answer) -> None:
@@ -150,10 +148,3 @@ class Shipment:
             unsent=unsent,
             answer=self._failure,
         )
-
-
-def _split(batch: TelemetryBatch, size: int, limit: int) -> list[TelemetryBatch]:
-    """Cut a batch that encodes to `size` bytes into parts of equally many records, likely to fit into `limit`."""
-    parts = min(batch.num_rows, math.ceil(size / limit * _SPLIT_MARGIN))
-    rows = math.ceil(batch.num_rows / parts)
-    return [batch.slice(start, rows) for start in range(0, batch.num_rows, rows)]

@@ -11,6 +11,8 @@ from telflow.settings import Duration, Settings
 
 __all__ = ["Backoff", "RetrySettings"]
 
+_MAX_ELAPSED_S = 300.0
+
 
 class RetrySettings(Settings):
     """How a delivery is repeated that the destination may accept later."""
@@ -30,8 +32,9 @@ class RetrySettings(Settings):
     jitter: float = Field(default=0.5, ge=0, lt=1)
     """Share by which a wait varies at random, so that many senders do not come back at the same moment."""
 
-    max_elapsed: Duration = timedelta(minutes=5)
-    """Give up so long after the first try; 0 never gives up."""
+    max_elapsed_time: Duration | None = None
+    """Give up so long after the first try; 0 never gives up. By default 5 minutes, as in the Collector, where
+    undelivered data lives in memory; never, where it is kept on disk: nothing is lost because a backend is down."""
 
     @model_validator(mode="after")
     def _check(self) -> RetrySettings:
@@ -53,15 +56,21 @@ class Backoff:
     True
     """
 
-    def __init__(self, settings: RetrySettings, *, started_s: float, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, settings: RetrySettings, *, started_s: float, kept: bool = False, rng: random.Random | None = None
+    ) -> None:
         """Begin.
 
         Args:
             settings: The rules.
             started_s: When the first try began, on the clock that `next_wait_s` is asked with.
+            kept: The data is kept on disk, so that without a `max_elapsed_time` trying never ends.
             rng: Source of the jitter.
         """
         self._settings = settings
+        elapsed = settings.max_elapsed_time
+        default_s = 0.0 if kept else _MAX_ELAPSED_S
+        self._max_elapsed_s = default_s if elapsed is None else elapsed.total_seconds()
         self._started_s = started_s
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._interval_s = settings.initial_interval.total_seconds()
@@ -82,7 +91,6 @@ class Backoff:
         )
         if retry_after_s is not None:
             wait_s = retry_after_s
-        max_elapsed_s = self._settings.max_elapsed.total_seconds()
-        if max_elapsed_s and now_s + wait_s - self._started_s > max_elapsed_s:
+        if self._max_elapsed_s and now_s + wait_s - self._started_s > self._max_elapsed_s:
             return None
         return wait_s

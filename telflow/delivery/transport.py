@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 
-__all__ = ["Answer", "Transport", "Verdict"]
+__all__ = ["Answer", "Router", "Transport", "Verdict"]
 
 
 class Verdict(enum.Enum):
@@ -52,4 +54,25 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the connection."""
+        ...
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Connections to several endpoints, of which each record has its own; may be used by several threads at once."""
+
+    def split(self, batch: TelemetryBatch) -> Sequence[tuple[str, TelemetryBatch]]:
+        """Return (route, records) for each endpoint that shall get some of a batch now."""
+        ...
+
+    def leads(self, route: str) -> bool:
+        """Return whether a route leads to an endpoint that is well; otherwise its records are to be split anew."""
+        ...
+
+    def send_to(self, route: str, signal: Signal, body: bytes) -> Answer:
+        """Like `Transport.send`, to the endpoint of `route`."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
         ...

@@ -191,7 +191,7 @@ def test_giving_up_returns_what_may_be_sent_again(kind: Kind) -> None:
     batch = logs(400)
     answers = _Answers(None, None, *[NO_ROOM] * 3)
     with NullOtlpServer(answer=answers, keep=True) as server:
-        settings = settings_for(server, max_request_bytes=2048, retry={**QUICK, "max_elapsed": "2ms", "jitter": 0})
+        settings = settings_for(server, max_request_bytes=2048, retry={**QUICK, "max_elapsed_time": "2ms", "jitter": 0})
         (error,) = kind.send(settings.with_retry(enabled=False), batch)
         assert isinstance(error, UndeliveredError)
         assert (error.retryable, error.refused.num_rows, error.delivered.requests) == (True, 0, 2)
@@ -336,7 +336,7 @@ def test_closing_ends_waits_between_tries(kind: Kind) -> None:
         raise NO_ROOM
 
     with NullOtlpServer(answer=refuse) as server:
-        slow = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed": "0"}
+        slow = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed_time": "0"}
         error = kind.close(settings_for(server, retry=slow), logs(), entered, 0.2)
     assert isinstance(error, UndeliveredError)
     assert error.status == "UNAVAILABLE"
@@ -388,7 +388,7 @@ def test_a_drained_client_stops_repeating() -> None:
         client.stop()
 
     with NullOtlpServer(answer=_Answers(NO_ROOM, repeat=True)) as server:
-        settings = settings_for(server, shutdown_timeout="3s", retry={"max_elapsed": "0"})
+        settings = settings_for(server, shutdown_timeout="3s", retry={"max_elapsed_time": "0"})
         with OtlpClient(settings, now_s=lambda: clock[0], sleep=sleep) as client, pytest.raises(UndeliveredError):
             client.send(logs())
     assert clock[0] == pytest.approx(103, abs=0.2)
@@ -493,7 +493,7 @@ def test_settings_step_by_step() -> None:
         .with_bearer_token("token")
         .with_tls(ca_file="ca.pem", cert_file="client.pem", key_file="client.key", server_name="otlp")
         .with_timeout("3s")
-        .with_retry(initial_interval="1s", max_elapsed="10s")
+        .with_retry(initial_interval="1s", max_elapsed_time="10s")
         .with_circuit_breaker(failure_ratio=0.2)
         .with_concurrency(9)
         .with_max_request_bytes(4096)
@@ -507,7 +507,7 @@ def test_settings_step_by_step() -> None:
             "headers": {"x-scope-orgid": "acme", "authorization": "Bearer token"},
             "tls": {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key", "server_name": "otlp"},
             "timeout": "3s",
-            "retry": {"initial_interval": "1s", "max_elapsed": "10s"},
+            "retry": {"initial_interval": "1s", "max_elapsed_time": "10s"},
             "circuit_breaker": {"failure_ratio": 0.2},
             "concurrency": 9,
             "max_request_bytes": 4096,

@@ -93,7 +93,7 @@ def test_a_draining_sink_gives_up_in_time() -> None:
         raise NO_ROOM
 
     with NullOtlpServer(answer=refuse) as server:
-        endless = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed": "0"}
+        endless = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed_time": "0"}
         ledger = Ledger()
         sink = OtlpClientSink(settings_for(server, retry=endless, shutdown_timeout="50ms"), ledger=ledger)
         part = sink.build("send", 0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import bytewax.operators as op
@@ -21,29 +21,18 @@ from connectors.otlp.exporter import OtlpSink
 from connectors.otlp.null_server import NullOtlpServer
 from connectors.otlp.protocol import ExportRequest, Refusal
 from connectors.otlp.settings import OtlpExporterSettings
+from connectors.otlp.transport import connect
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger, Outcome
 from tests.connectors.otlp.conftest import request_message
+from tests.delivery import FakeClock
 from tests.oracle import REQUESTS, batch_from_message, normal_form
 
 PROTOCOLS = ["grpc", "http/protobuf", "http/json"]
 BUSY = Refusal(grpc.StatusCode.UNAVAILABLE, 503, "busy", retry_after_s=0.25)
 NO_ROOM = Refusal(grpc.StatusCode.UNAVAILABLE, 503, "busy")
+START_S = FakeClock().now
 WRONG = Refusal(grpc.StatusCode.INVALID_ARGUMENT, 400, "wrong")
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.slept: list[float] = []
-        self.on_sleep: Callable[[], None] = lambda: None
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        self.on_sleep()
 
 
 def settings(server: NullOtlpServer, protocol: str = "grpc", **more: Any) -> OtlpExporterSettings:
@@ -51,14 +40,16 @@ def settings(server: NullOtlpServer, protocol: str = "grpc", **more: Any) -> Otl
     return OtlpExporterSettings(endpoint=f"127.0.0.1:{port}", **{"protocol": protocol, "timeout": "60s", **more})
 
 
-def deliver(config: OtlpExporterSettings, *batches: TelemetryBatch, clock: Clock | None = None) -> Ledger:
+def sink_on(clock: FakeClock, config: OtlpExporterSettings, ledger: Ledger) -> OtlpSink:
+    return OtlpSink(config, ledger=ledger, clock=clock, connect=lambda settings: clock.around(connect(settings)))
+
+
+def deliver(config: OtlpExporterSettings, *batches: TelemetryBatch, clock: FakeClock | None = None) -> Ledger:
     """Run batches through a sink partition, snapshot and close it."""
     ledger = Ledger()
-    clock = clock or Clock()
-    sink = OtlpSink(config, ledger=ledger, now_s=lambda: clock.now, sleep=clock.sleep)
-    part = sink.build_part("export", "otlp-0", None)
+    part = sink_on(clock or FakeClock(), config, ledger).build_part("export", "otlp-0", None)
     part.write_batch(list(batches))
-    assert part.snapshot() == len(batches)
+    assert part.snapshot() == {"format": 1, "position": None}
     before_close = ledger.rows()
     part.close()
     assert ledger.rows() == before_close
@@ -138,12 +129,12 @@ def test_16_busy_destinations_are_asked_again_after_the_time_they_name(protocol:
     """(13, 14, 16) Twice busy with a hint, then fine: delivered once after two such waits."""
     tries = iter([BUSY, BUSY, None])
     with NullOtlpServer(answer=lambda _: answer_with(next(tries))) as server:
-        clock = Clock()
+        clock = FakeClock()
         ledger = deliver(settings(server, protocol), batch_of(Signal.LOGS), clock=clock)
     assert outcomes(ledger) == {(Outcome.DELIVERED, ""): 3}
     assert server.requests(Signal.LOGS) == 1
     # The hint is 0.25 s; Retry-After counts whole seconds.
-    assert sum(clock.slept) == pytest.approx(0.5 if protocol == "grpc" else 2.0)
+    assert clock.now - START_S == pytest.approx(0.5 if protocol == "grpc" else 2.0)
 
 
 def answer_with(refusal: Refusal | None) -> bytes:
@@ -157,10 +148,10 @@ def test_16_retries_end_and_the_records_are_counted(protocol: str) -> None:
     """(16) A destination that stays busy for five minutes: dropped, with the status it gave."""
     status = "UNAVAILABLE" if protocol == "grpc" else "HTTP 503"
     with NullOtlpServer(answer=lambda _: answer_with(NO_ROOM)) as server:
-        clock = Clock()
+        clock = FakeClock()
         ledger = deliver(settings(server, protocol), batch_of(Signal.LOGS), clock=clock)
     assert outcomes(ledger) == {(Outcome.DROPPED, f"retries exhausted ({status})"): 3}
-    assert 240 < sum(clock.slept) <= 300
+    assert 240 < clock.now - START_S <= 300
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -174,10 +165,10 @@ def test_15_a_refused_request_is_never_repeated(protocol: str, caplog: pytest.Lo
 
     status = "INVALID_ARGUMENT" if protocol == "grpc" else "HTTP 400"
     with caplog.at_level(logging.DEBUG), NullOtlpServer(answer=refuse) as server:
-        clock = Clock()
+        clock = FakeClock()
         ledger = deliver(settings(server, protocol), batch_of(Signal.LOGS, text="canary"), clock=clock)
     assert len(tries) == 1
-    assert clock.slept == []
+    assert clock.now == START_S
     assert outcomes(ledger) == {(Outcome.DROPPED, f"refused ({status})"): 3}
     assert f"dropped 3 logs records: refused ({status})" in caplog.text
     assert "canary" not in caplog.text
@@ -209,13 +200,13 @@ def test_15_a_partial_success_of_several_tenants_keeps_the_sum() -> None:
 def test_16_a_destination_that_is_not_there_is_tried_again(protocol: str) -> None:
     """(16) Nobody listens: retried until the time is up, then counted."""
     with NullOtlpServer() as server:
-        config = settings(server, protocol, retry={"max_elapsed": "12s", "jitter": 0})
-    clock = Clock()
+        config = settings(server, protocol, retry_on_failure={"max_elapsed_time": "12s", "jitter": 0})
+    clock = FakeClock()
     ledger = deliver(config, batch_of(Signal.LOGS), clock=clock)
     ((outcome, reason),) = outcomes(ledger)
     assert outcome is Outcome.DROPPED
     assert reason in {"retries exhausted (UNAVAILABLE)", "retries exhausted (no answer)"}
-    assert sum(clock.slept) == pytest.approx(5.0)  # the next wait of 7.5 s would end after 12 s
+    assert clock.now - START_S == pytest.approx(5.0)  # the next wait of 7.5 s would end after 12 s
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -228,7 +219,7 @@ def test_16_an_answer_that_does_not_come_is_a_failure(protocol: str) -> None:
         return b""
 
     with NullOtlpServer(answer=hang) as server:
-        config = settings(server, protocol, timeout="100ms", retry={"enabled": False})
+        config = settings(server, protocol, timeout="100ms", retry_on_failure={"enabled": False})
         ledger = deliver(config, batch_of(Signal.LOGS))
         release.set()
     ((outcome, reason),) = outcomes(ledger)
@@ -253,7 +244,7 @@ def test_17_requests_are_in_flight_together_but_not_more_than_asked_for() -> Non
         return b""
 
     with NullOtlpServer(answer=count, http=None, grpc=_many_threads()) as server:
-        ledger = deliver(settings(server, concurrency=3), *[batch_of(Signal.LOGS)] * 9)
+        ledger = deliver(settings(server, sending_queue={"num_consumers": 3}), *[batch_of(Signal.LOGS)] * 9)
     assert most == 3
     assert outcomes(ledger) == {(Outcome.DELIVERED, ""): 27}
 
@@ -268,19 +259,25 @@ def _many_threads() -> Any:
 def test_17_a_stopping_exporter_does_not_wait_for_a_dead_destination(stop_first: bool) -> None:
     """(17) After `stop` retries end within the shutdown timeout, and what is left is counted."""
     with NullOtlpServer(answer=lambda _: answer_with(NO_ROOM)) as server:
-        clock = Clock()
+        clock = FakeClock()
         ledger = Ledger()
         config = settings(server, shutdown_timeout="3s")
-        sink = OtlpSink(config, ledger=ledger, now_s=lambda: clock.now, sleep=clock.sleep)
-        clock.on_sleep = sink.stop
-        if stop_first:
+        sink = sink_on(clock, config, ledger)
+        stopped_s: list[float] = []
+
+        def stop() -> None:
+            stopped_s.append(clock.now)
             sink.stop()
+
+        clock.on_advance = stop
+        if stop_first:
+            stop()
         part = sink.build_part("export", "otlp-0", None)
         part.write_batch([batch_of(Signal.LOGS)])
         part.snapshot()
         part.close()
     assert outcomes(ledger) == {(Outcome.DROPPED, "retries exhausted (UNAVAILABLE)"): 3}
-    assert sum(clock.slept) == pytest.approx(3.0, abs=0.1)
+    assert clock.now - stopped_s[0] == pytest.approx(3.0, abs=0.1)
 
 
 def test_a_fault_of_ours_drops_one_batch_and_no_worker(caplog: pytest.LogCaptureFixture) -> None:

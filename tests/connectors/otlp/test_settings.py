@@ -66,8 +66,8 @@ def test_endpoints(values: dict[str, Any], target: str, url: str, secure: bool) 
         ({"endpoint": "http://", "protocol": "http/protobuf"}, "expected a URL"),
         ({"endpoint": "http://h/?a=1", "protocol": "http/protobuf"}, "expected a URL"),
         ({"endpoint": "http://h:1", "protocol": "http/protobuf", "tls": {}}, "expected https://"),
-        ({"endpoint": "h:1", "retry": {"initial_interval": "1m"}}, "max_interval to be at least"),
-        ({"endpoint": "h:1", "concurrency": 0}, "greater than or equal to 1"),
+        ({"endpoint": "h:1", "retry_on_failure": {"initial_interval": "1m"}}, "max_interval to be at least"),
+        ({"endpoint": "h:1", "sending_queue": {"num_consumers": 0}}, "greater than or equal to 1"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(values: dict[str, Any], message: str) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from telflow.delivery.log import Durability, Entry, Log
+import pytest
+
+from telflow.codec import decode
+from telflow.delivery.log import Durability, Entry, Log, LogFull
+from telflow.delivery.parcel import Packer
+from telflow.delivery.queue_store import QueueStore
 from telflow.schema import Signal
+from tests.delivery import logs
 
 
 def open_log(folder: Path) -> Log:
@@ -32,3 +39,43 @@ def test_single_entries_can_be_removed_from_a_log(tmp_path: Path) -> None:
         assert (log.index("q"), log.partition_bytes("q"), log.stored_bytes) == ([], 0, 0)
         assert log.index("nobody's") == []
         assert log.partition_bytes("nobody's") == 0
+
+
+def test_what_is_kept_comes_back_without_its_body_and_with_it_when_asked(tmp_path: Path) -> None:
+    """A restart costs the metadata only; bodies are loaded one by one."""
+    packer = Packer("protobuf", max_bytes=1 << 20)
+    with open_log(tmp_path) as log:
+        store = QueueStore(log, "export/0")
+        assert list(store.append([*packer.pack(logs(3, tenant="a")), *packer.pack(logs(4))])) == [1, 2]
+        assert store.last_position == 2
+        first, second = store.recover(None)
+        assert (first.owner, first.tenants, second.owner, second.tenants) == ("a", {"a": 3}, "", {"": 4})
+        (request,) = second.requests
+        assert not request.body
+        assert store.load(request)
+        assert decode(request.body or b"", request.signal) == logs(4)
+        store.remove([2])
+        assert not store.load(request)
+        assert len(store.recover(0)) == 0
+
+
+def test_a_full_store_takes_no_more(tmp_path: Path) -> None:
+    """Its own limit, whatever room the log has for others."""
+    with open_log(tmp_path) as log:
+        store = QueueStore(log, "export/0", max_bytes=1)
+        store.append(Packer("protobuf", max_bytes=1 << 20).pack(logs(3)))
+        with pytest.raises(LogFull, match="export/0: the queue holds"):
+            store.append(Packer("protobuf", max_bytes=1 << 20).pack(logs(3)))
+
+
+def test_a_removal_that_fails_is_said_and_costs_a_duplicate_at_most(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log was closed under the store: an error in the log, no exception in the sending thread."""
+    log = open_log(tmp_path)
+    store = QueueStore(log, "export/0")
+    store.append(Packer("protobuf", max_bytes=1 << 20).pack(logs(3)))
+    log.close()
+    with caplog.at_level(logging.ERROR):
+        store.remove([1])
+    assert "delivered requests stay in the log" in caplog.text

@@ -45,8 +45,8 @@ def test_what_the_destination_asks_for_counts() -> None:
 
 
 def test_no_end_and_no_retry() -> None:
-    """max_elapsed 0 never gives up; disabled never begins."""
-    assert Backoff(RetrySettings(max_elapsed="0"), started_s=0).next_wait_s(now_s=1e9) is not None  # type: ignore[arg-type]
+    """max_elapsed_time 0 never gives up; disabled never begins."""
+    assert Backoff(RetrySettings(max_elapsed_time="0"), started_s=0).next_wait_s(now_s=1e9) is not None  # type: ignore[arg-type]
     assert Backoff(RetrySettings(enabled=False), started_s=0).next_wait_s(now_s=0) is None
 
 

@@ -1,0 +1,113 @@
+"""A clock that tests move, and a destination that answers as it is told."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+
+from telflow.batch import TelemetryBatch
+from telflow.codec import decode
+from telflow.delivery.transport import Answer, Transport, Verdict
+from telflow.schema import Signal
+
+ACCEPTED = Answer(Verdict.ACCEPTED, "OK")
+BUSY = Answer(Verdict.RETRYABLE, "UNAVAILABLE")
+WRONG = Answer(Verdict.REFUSED, "INVALID_ARGUMENT")
+
+
+class FakeClock:
+    """Time that passes only when everybody waits: then it goes on to the first moment somebody waits for.
+
+    A thread that works, in a request above all, is nobody who waits; `busy` counts those.
+    """
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.busy = 0
+        self.on_advance: Callable[[], None] = lambda: None
+        self._waits: dict[int, float] = {}
+
+    def now_s(self) -> float:
+        return self.now
+
+    def wait(self, condition: threading.Condition, until_s: float | None, *, poll_s: float | None = None) -> None:
+        del poll_s
+        me = threading.get_ident()
+        self._waits[me] = math.inf if until_s is None else until_s
+        notified = condition.wait(0.002)
+        first = min(self._waits.values())
+        if not notified and not self.busy and self.now < first < math.inf:
+            self.now = first
+            self.on_advance()
+        del self._waits[me]
+
+    def around(self, transport: Transport) -> Transport:
+        """Note when the transport is at work."""
+        return _Busy(transport, self)
+
+
+class _Busy:
+    def __init__(self, transport: Transport, clock: FakeClock) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def send(self, signal: Signal, body: bytes) -> Answer:
+        with self._lock:
+            self._clock.busy += 1
+        try:
+            return self._transport.send(signal, body)
+        finally:
+            with self._lock:
+                self._clock.busy -= 1
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Destination:
+    """Takes requests and answers them; what it accepts is kept."""
+
+    def __init__(self, answer: Callable[[Signal, bytes], Answer] = lambda _signal, _body: ACCEPTED) -> None:
+        self.answer = answer
+        self.accepted: list[tuple[Signal, bytes]] = []
+        self.tries = 0
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def send(self, signal: Signal, body: bytes) -> Answer:
+        with self._lock:
+            self.tries += 1
+        answer = self.answer(signal, body)
+        if answer.verdict is Verdict.ACCEPTED:
+            with self._lock:
+                self.accepted.append((signal, body))
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def records(self) -> int:
+        """Records accepted."""
+        return sum(decode(body, signal).num_rows for signal, body in list(self.accepted))
+
+
+def logs(count: int, *, tenant: str | None = None, first: int = 0) -> TelemetryBatch:
+    """Numbered log records: the number stands in `time_unix_nano`."""
+    one = decode(_ONE_LOG, Signal.LOGS, tenant=tenant)
+    many = one.take(np.zeros(count, dtype=np.int64))
+    numbers = pa.array(np.arange(first + 1, first + count + 1, dtype=np.uint64))
+    return many.with_column("time_unix_nano", numbers)
+
+
+_ONE_LOG = ExportLogsServiceRequest(
+    resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord(body=AnyValue(string_value="hello"))])])]
+).SerializeToString()
