@@ -1,10 +1,12 @@
-"""A clock that tests move, and a destination that answers as it is told."""
+"""A clock that tests move, a destination that answers as it is told, and a queue to it."""
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +14,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
+from telflow.accounting import Ledger
 from telflow.batch import TelemetryBatch
 from telflow.codec import decode
+from telflow.delivery.clock import Clock
+from telflow.delivery.dead_letters import DeadLetters
+from telflow.delivery.log import Log
+from telflow.delivery.queue_settings import DeliverySettings
+from telflow.delivery.queue_store import QueueStore
+from telflow.delivery.sending_queue import SendingQueue
 from telflow.delivery.transport import Answer, Transport, Verdict
 from telflow.schema import Signal
 
@@ -98,6 +107,62 @@ class Destination:
     def records(self) -> int:
         """Records accepted."""
         return sum(decode(body, signal).num_rows for signal, body in list(self.accepted))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread does soon."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+def outcomes(ledger: Ledger) -> dict[tuple[str, str, str], int]:
+    return {(row.outcome.value, row.tenant, row.reason): row.count for row in ledger.rows()}
+
+
+def queue_to(
+    destination: Transport,
+    *,
+    log: Log | None = None,
+    ledger: Ledger | None = None,
+    resume: int | None = None,
+    clock: Clock | None = None,
+    dead_letters: DeadLetters | None = None,
+    max_request_bytes: int = 4 << 20,
+    **settings: Any,
+) -> SendingQueue:
+    if isinstance(clock, FakeClock):
+        destination = clock.around(destination)
+    limits = DeliverySettings.model_validate(settings)
+    max_bytes = limits.sending_queue.queue_size
+    return SendingQueue(
+        destination,
+        "protobuf",
+        max_request_bytes,
+        limits,
+        component="export",
+        store=QueueStore(log, "export/0", max_bytes=max_bytes) if log is not None else None,
+        resume=resume,
+        dead_letters=dead_letters,
+        ledger=ledger or Ledger(),
+        clock=clock,
+        now_unix_nano=lambda: 1_700_000_000_000_000_000,
+    )
+
+
+def in_background(work: Callable[[], object], done: threading.Event) -> None:
+    """Run something in a thread, which says when it is done."""
+
+    def run() -> None:
+        work()
+        done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def dead() -> Destination:
+    return Destination(lambda _signal, _body: BUSY)
 
 
 def logs(count: int, *, tenant: str | None = None, first: int = 0) -> TelemetryBatch:

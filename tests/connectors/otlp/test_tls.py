@@ -61,7 +61,12 @@ def outcomes(destination: NullOtlpServer, protocol: str, tls: dict[str, Any]) ->
     """Send three records and say what became of them."""
     port = destination.grpc_port if protocol == "grpc" else destination.http_port
     settings = OtlpExporterSettings.model_validate(
-        {"endpoint": f"https://127.0.0.1:{port}", "protocol": protocol, "tls": tls, "retry_on_failure": {"enabled": False}}
+        {
+            "endpoint": f"https://127.0.0.1:{port}",
+            "protocol": protocol,
+            "tls": tls,
+            "retry_on_failure": {"enabled": False},
+        }
     )
     ledger = Ledger()
     part = OtlpSink(settings, ledger=ledger).build_part("export", "otlp-0", None)
