@@ -12,6 +12,7 @@ from control.exit_codes import FlowError, UnavailableError
 from control.flow_failure import explain
 from control.sink_guard import guard_sinks
 from telflow.errors import TelflowError
+from telflow.memory import reuse_large_blocks
 
 __all__ = ["one_thread_per_library", "run_dataflow"]
 
@@ -47,6 +48,7 @@ def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: tim
     from bytewax.recovery import RecoveryConfig
     from bytewax.testing import run_main
 
+    reuse_large_blocks()
     recovery = None
     if recovery_dir is not None:
         _prepare_recovery(recovery_dir)

@@ -23,6 +23,7 @@ from flows.gateway import GatewaySettings, build
 from telflow.accounting import LEDGER, Ledger
 from telflow.delivery.intake import MemoryIntake
 from telflow.errors import ConfigError
+from telflow.memory import reuse_large_blocks
 
 __all__ = ["Gateway", "run_gateway"]
 
@@ -40,6 +41,7 @@ class Gateway:
             UnavailableError: A folder cannot be written.
         """
         self.settings = settings
+        reuse_large_blocks()  # before the receiver starts its threads
         self._intake = MemoryIntake(
             settings.intake.max_bytes, retry_after_s=settings.intake.retry_after.total_seconds()
         )

@@ -29,7 +29,7 @@ class CoalesceSettings(Settings):
     """When `coalesce` passes on what it has gathered: at the first of three limits."""
 
     max_rows: int = Field(default=8192, ge=1)
-    """Records of a batch passed on, at most; larger input is split."""
+    """Records of a batch passed on, at most; larger input is split, input of at least half as many goes as it is."""
 
     max_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
     """Bytes of Arrow data at which a batch is passed on. It exceeds this by less than its last input."""
@@ -81,17 +81,24 @@ class Coalescer:
     def add(self, batch: TelemetryBatch, now_unix_nano: int) -> list[TelemetryBatch]:
         """Take a batch in; returns what is now large enough.
 
-        Every batch but the last has exactly `max_rows` records, unless `max_bytes` is reached first.
+        Of two batches that follow one another, each full, both together have `max_rows` records or more. To make every
+        batch equally large would mean to copy all records, which costs more than it saves in later steps.
         """
+        most = self._settings.max_rows
         out = []
-        while batch.num_rows:
-            pending = self._pending.get(batch.signal)
+        for part in _parts(batch, most):
+            pending = self._pending.get(part.signal)
+            if pending is not None and pending.num_rows + part.num_rows > most:
+                out.append(self._pending.pop(part.signal).joined())
+                pending = None
             if pending is None:
-                pending = self._pending[batch.signal] = _Pending(now_unix_nano + self._timeout_nanos)
-            head, batch = _split(batch, max(self._settings.max_rows - pending.num_rows, 0))
-            pending.add(head)
-            if pending.num_rows >= self._settings.max_rows or pending.num_bytes >= self._settings.max_bytes:
-                out.append(self._pending.pop(batch.signal).joined())
+                if 2 * part.num_rows >= most:
+                    out.append(part)
+                    continue
+                pending = self._pending[part.signal] = _Pending(now_unix_nano + self._timeout_nanos)
+            pending.add(part)
+            if pending.num_rows >= most or pending.num_bytes >= self._settings.max_bytes:
+                out.append(self._pending.pop(part.signal).joined())
         return out
 
     def restore(self, batch: TelemetryBatch, now_unix_nano: int) -> None:
@@ -120,12 +127,12 @@ class Coalescer:
         return min((pending.deadline_unix_nano for pending in self._pending.values()), default=None)
 
 
-def _split(batch: TelemetryBatch, rows: int) -> tuple[TelemetryBatch, TelemetryBatch]:
-    """Return the first `rows` records and the others, without copying; unknown fields are counted once."""
+def _parts(batch: TelemetryBatch, rows: int) -> list[TelemetryBatch]:
+    """Cut a batch into parts of at most `rows` records, without copying; unknown fields are counted once."""
     if batch.num_rows <= rows:
-        return batch, TelemetryBatch.empty(batch.signal)
-    rest = TelemetryBatch(batch.signal, batch.records.slice(rows), batch.resources, batch.scopes)
-    return batch.slice(0, rows), rest
+        return [batch] if batch.num_rows else []
+    rest = TelemetryBatch(batch.signal, batch.records, batch.resources, batch.scopes)
+    return [batch.slice(0, rows), *(rest.slice(start, rows) for start in range(rows, batch.num_rows, rows))]
 
 
 State = dict[str, Any]
@@ -199,7 +206,7 @@ def coalesce(
         clock: System time in Unix nanoseconds.
 
     Returns:
-        Batches of `max_rows` records where there are so many.
+        Batches of half of `max_rows` records and more where there are so many.
     """
     chosen = settings or CoalesceSettings()
 

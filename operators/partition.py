@@ -85,6 +85,16 @@ def partition_batch(batch: TelemetryBatch, keys: pa.Array, missing: str = NO_KEY
     return parts
 
 
+def _partition(batch: TelemetryBatch, settings: PartitionSettings) -> list[tuple[str, TelemetryBatch]]:
+    """Split by a tenant or an attribute. That all belongs to one tenant, the usual case, the few resources tell."""
+    if settings.by == "tenant" and batch.num_rows:
+        owners = batch.resources["tenant"].unique()
+        if len(owners) == 1:
+            owner = owners[0].as_py()
+            return [(settings.missing if owner is None else owner, batch)]
+    return partition_batch(batch, keys_of(batch, settings), settings.missing)
+
+
 @operator
 def partition(
     step_id: str,
@@ -109,7 +119,7 @@ def partition(
 
     def shim(batch: TelemetryBatch) -> list[tuple[str, TelemetryBatch]]:
         if function is None:
-            return partition_batch(batch, keys_of(batch, settings), settings.missing)
+            return _partition(batch, settings)
         keys = call(step_id, function, batch)
         try:
             return partition_batch(batch, keys, settings.missing)

@@ -42,8 +42,8 @@ class Collector:
     """
 
     def __init__(self, signal: str, limits: tuple[int, int, int]) -> None: ...
-    def add(self, payload: bytes, tenant: str | None, json: bool) -> tuple[int, int, int]:
-        """Add a payload; returns its records, and the records and bytes in all.
+    def add(self, payload: bytes, tenant: str | None, json: bool, room: int) -> tuple[int, int, int] | None:
+        """Add a payload; returns its records, and the records and bytes in all; None when `room` does not suffice.
 
         Raises:
             DecodeError: As `decode`; nothing was added.

@@ -33,6 +33,7 @@ JSON as OTLP maps it: identifiers in hexadecimal, enums as numbers, names in low
 or numbers, bytes as base64; unknown names are skipped and counted, duplicate ones refused.
 """
 
+_MOST_BYTES = 2**63 - 1
 _LEAST_DEPTH = 10
 """An attribute of an exemplar stands on the eighth level below the request; its value may at least hold a list."""
 _MOST_DEPTH = 100
@@ -180,14 +181,32 @@ class Collector:
         self._schemas = (RECORD_SCHEMAS[signal], RESOURCES, SCOPES)
         self._native = _native.Collector(signal, (limits.payload_bytes, limits.expansion_bytes, limits.depth))
 
-    def add(self, payload: bytes, encoding: Encoding = "protobuf", *, tenant: str | None = None) -> Collected:
+    def add(
+        self,
+        payload: bytes,
+        encoding: Encoding = "protobuf",
+        *,
+        tenant: str | None = None,
+        room_bytes: int = _MOST_BYTES,
+    ) -> Collected | None:
         """Read a request.
+
+        Args:
+            payload: The request.
+            encoding: How it is written.
+            tenant: Whose data it is.
+            room_bytes: What its columns may take beyond the contents of its strings and lists, at the moment: unlike
+                the limit, a lack of room is no fault of the request.
+
+        Returns:
+            What the collector holds now; None when there was not enough room and nothing was added.
 
         Raises:
             DecodeError: As `decode`; nothing of the request was added.
             ValueError: The encoding is not one of the two.
         """
-        return Collected._make(self._native.add(payload, tenant, _is_json(encoding)))
+        collected = self._native.add(payload, tenant, _is_json(encoding), max(room_bytes, 0))
+        return None if collected is None else Collected._make(collected)
 
     def finish(self) -> TelemetryBatch | None:
         """Return what was added since the last call, as a batch; None when there was nothing."""

@@ -72,13 +72,15 @@ pub fn decode(
             expansion_bytes: bounds.expansion_bytes.saturating_sub(collector.expansion()),
             ..bounds
         };
-        collector.add(payload, tenant, bounds).map_err(|error| {
-            if payloads.len() > 1 {
-                error.inside("payloads", Some(i))
-            } else {
-                error
-            }
-        })?;
+        collector
+            .add(payload, tenant, bounds, usize::MAX)
+            .map_err(|error| {
+                if payloads.len() > 1 {
+                    error.inside("payloads", Some(i))
+                } else {
+                    error
+                }
+            })?;
     }
     collector.finish()
 }

@@ -1,6 +1,6 @@
-"""The intake: where receivers put decoded requests and a dataflow's source takes them.
+"""The intake: where receivers put requests and a dataflow's source takes batches.
 
-A receiver acknowledges a request when `Intake.append` has returned, so `append` is where "acknowledged" gets its
+A receiver acknowledges a request when `Intake.accept` has returned, so `accept` is where "acknowledged" gets its
 meaning. `MemoryIntake` promises only that the process will not forget the data while it lives; a durable log that
 keeps the payload takes its place through the same protocol.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from telflow.batch import TelemetryBatch
+from telflow.codec import Collector, Encoding
 from telflow.errors import DeliveryError
 from telflow.schema import Signal
 
@@ -21,6 +22,10 @@ __all__ = ["BATCH_OVERHEAD_BYTES", "Intake", "MemoryIntake", "Overloaded", "Requ
 BATCH_OVERHEAD_BYTES = 88 << 10
 """What a batch in memory takes besides its data: a hundred Arrow arrays describe themselves on both sides of the
 language border (measured: 55 kB for logs, 75 kB for traces, 88 kB for metrics, however few the records)."""
+_BATCH_ROWS = 6144
+_BATCH_BYTES = 8 << 20
+"""A batch of so many records, or of so many bytes, grows no further: large enough that what a batch costs besides its
+records does not count, and with the request that makes it full still below the 8192 records that `coalesce` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,12 @@ class RequestMeta:
         encoding: How its payload was written.
         arrival_time_unix_nano: When it had arrived completely.
         peer: The sender's address.
-        payload: The request's uncompressed bytes, for an intake that keeps them.
+        payload: The request's uncompressed bytes.
     """
 
     tenant: str | None
     signal: Signal
-    encoding: Literal["protobuf", "json"]
+    encoding: Encoding
     arrival_time_unix_nano: int
     peer: str = ""
     payload: bytes = b""
@@ -62,20 +67,20 @@ class Intake(Protocol):
         """
         ...
 
-    def append(self, batch: TelemetryBatch, *requests: RequestMeta) -> None:
-        """Take over responsibility for `batch`; its senders may be told that it is safe.
+    def accept(self, request: RequestMeta) -> int:
+        """Decode a request and take over responsibility for it; its sender may be told that it is safe.
 
-        Args:
-            batch: What the requests hold, together and in this order.
-            requests: Where it came from; one or more, of one signal and encoding.
+        Returns:
+            How many records it has.
 
         Raises:
+            DecodeError: The payload is not what it claims to be; nothing was taken.
             Overloaded: There is no room; nothing was taken.
         """
         ...
 
     def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
-        """Remove and return batches in order of arrival, waiting up to `timeout_s` seconds for the first.
+        """Remove and return batches, those of one signal in order of arrival, waiting up to `timeout_s` for the first.
 
         Returns:
             At least one when there is any, and no further one beyond `max_bytes` of Arrow data; none after the wait.
@@ -95,10 +100,15 @@ class Intake(Protocol):
 class MemoryIntake:
     """An intake in memory with a hard limit.
 
+    Requests of one signal are decoded into one batch that is open until the source takes it or it is full. So it is
+    load that makes batches large, and nobody waits for others: decoding eight requests of 512 spans into one batch
+    takes about half the CPU time of decoding each and joining the batches (measured).
+
     >>> intake = MemoryIntake(max_bytes=1 << 20)
-    >>> intake.append(TelemetryBatch.empty(Signal.LOGS), RequestMeta("acme", Signal.LOGS, "protobuf", 0))
-    >>> len(intake.take(timeout_s=0, max_bytes=1 << 20))
+    >>> intake.accept(RequestMeta("acme", Signal.LOGS, "protobuf", 0, payload=bytes.fromhex("0a0412021200")))
     1
+    >>> [batch.num_rows for batch in intake.take(timeout_s=0, max_bytes=1 << 20)]
+    [1]
     """
 
     def __init__(self, max_bytes: int = 256 << 20, *, retry_after_s: float = 1.0) -> None:
@@ -112,7 +122,8 @@ class MemoryIntake:
         self._retry_after_s = retry_after_s
         self._held_bytes = 0
         self._closed = False
-        self._batches: deque[tuple[TelemetryBatch, int]] = deque()
+        self._growing = {signal: _Growing(signal) for signal in Signal}
+        self._full: deque[tuple[TelemetryBatch, int]] = deque()
         self._changed = threading.Condition()
 
     @property
@@ -125,30 +136,60 @@ class MemoryIntake:
         if self._closed:
             raise Overloaded("the receiver is shutting down", retry_after_s=self._retry_after_s)
         if self._held_bytes + payload_bytes > self._max_bytes:
-            raise Overloaded("the receiver's memory budget is spent", retry_after_s=self._retry_after_s)
+            raise self._spent()
 
-    def append(self, batch: TelemetryBatch, *requests: RequestMeta) -> None:  # noqa: ARG002 - of use to a log
-        """See `Intake.append`."""
-        size = batch.num_bytes
-        with self._changed:
-            self.admit(size + BATCH_OVERHEAD_BYTES)
-            self._batches.append((batch, size))
-            self._held_bytes += size + BATCH_OVERHEAD_BYTES
-            self._changed.notify()
+    def _spent(self) -> Overloaded:
+        return Overloaded("the receiver's memory budget is spent", retry_after_s=self._retry_after_s)
+
+    def accept(self, request: RequestMeta) -> int:
+        """See `Intake.accept`."""
+        growing = self._growing[request.signal]
+        with growing.lock:
+            self.admit(len(request.payload))
+            before_bytes = growing.num_bytes
+            added = growing.add(request, self._max_bytes - self._held_bytes - len(request.payload))
+            if added is None:
+                raise self._spent()
+            grown_bytes = growing.num_bytes - before_bytes
+            full = growing.take() if growing.full else None
+            with self._changed:
+                self._held_bytes += grown_bytes
+                if full is not None:
+                    self._full.append(full)
+                self._changed.notify()
+        return added
 
     def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
         """See `Intake.take`."""
+        taken, taken_bytes = self._take_full(max_bytes)
+        if not taken:
+            with self._changed:
+                if not self._held_bytes and not self._closed and timeout_s > 0:
+                    self._changed.wait(timeout_s)
+            taken, taken_bytes = self._take_full(max_bytes)
+        if not taken:
+            for growing in self._growing.values():
+                with growing.lock:
+                    batch, num_bytes = growing.take() or (None, 0)
+                if batch is not None and (not taken or taken_bytes + num_bytes <= max_bytes):
+                    taken.append(batch)
+                    taken_bytes += num_bytes
+                elif batch is not None:
+                    with self._changed:
+                        self._full.append((batch, num_bytes))
         with self._changed:
-            if not self._batches and not self._closed and timeout_s > 0:
-                self._changed.wait(timeout_s)
-            taken: list[TelemetryBatch] = []
-            taken_bytes = 0
-            while self._batches and (not taken or taken_bytes + self._batches[0][1] <= max_bytes):
-                batch, size = self._batches.popleft()
-                taken.append(batch)
-                taken_bytes += size
-            self._held_bytes -= taken_bytes + len(taken) * BATCH_OVERHEAD_BYTES
+            self._held_bytes -= taken_bytes
         return taken
+
+    def _take_full(self, max_bytes: int) -> tuple[list[TelemetryBatch], int]:
+        taken: list[TelemetryBatch] = []
+        taken_bytes = 0
+        with self._changed:
+            while self._full and (not taken or taken_bytes + self._full[0][1] <= max_bytes):
+                batch, num_bytes = self._full.popleft()
+                taken.append(batch)
+                taken_bytes += num_bytes
+        return taken, taken_bytes
 
     def close(self) -> None:
         """See `Intake.close`.
@@ -161,6 +202,41 @@ class MemoryIntake:
     @property
     def drained(self) -> bool:
         """See `Intake.drained`."""
-        # An append that was under way when the intake was closed holds the lock, and its batch is seen after it.
-        with self._changed:
-            return self._closed and not self._batches
+        # A request that was being accepted when the intake was closed holds its lock, and is seen after it.
+        for growing in self._growing.values():
+            with growing.lock:
+                if growing.rows:
+                    return False
+        return self._closed and not self._full
+
+
+class _Growing:
+    """The open batch of one signal, for one thread at a time."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._collector = Collector(signal)
+        self.lock = threading.Lock()
+        self.rows = 0
+        self.num_bytes = 0
+        """What it takes, the overhead of a batch included."""
+
+    @property
+    def full(self) -> bool:
+        return self.rows >= _BATCH_ROWS or self.num_bytes >= _BATCH_BYTES
+
+    def add(self, request: RequestMeta, room_bytes: int) -> int | None:
+        collected = self._collector.add(request.payload, request.encoding, tenant=request.tenant, room_bytes=room_bytes)
+        if collected is None:
+            return None
+        if collected.rows:
+            self.rows, self.num_bytes = collected.rows, collected.num_bytes + BATCH_OVERHEAD_BYTES
+        else:
+            self._collector.finish()  # nobody would ever take the envelopes of requests without records
+        return collected.added
+
+    def take(self) -> tuple[TelemetryBatch, int] | None:
+        if not self.rows:
+            return None
+        batch = self._collector.finish()
+        num_bytes, self.rows, self.num_bytes = self.num_bytes, 0, 0
+        return None if batch is None else (batch, num_bytes)

@@ -55,6 +55,7 @@ def test_bad_payloads_leave_no_trace(signal: Signal) -> None:
             kept.append(data)
             tenants.append(tenant)
             collected = collector.add(data, tenant=tenant)
+            assert collected is not None
             assert collected.added == alone.num_rows
             assert collected.rows == sum(decode(one, signal).num_rows for one in kept)
         batch = collector.finish()
@@ -141,6 +142,18 @@ def test_limits_hold_for_each_payload_by_itself() -> None:
     batch = collector.finish()
     assert batch is not None
     assert batch.num_rows == 100
+
+
+@SIGNALS
+def test_too_little_room_is_not_the_fault_of_the_request(signal: Signal) -> None:
+    """It is not added, nothing of it stays, and with more room it is added."""
+    data = payload(signal, 20, 6)
+    collector = Collector(signal)
+    assert collector.add(data, room_bytes=1000) is None
+    assert collector.add(data, room_bytes=1 << 20) is not None
+    batch = collector.finish()
+    assert batch is not None
+    assert_same_batch(batch, decode(data, signal))
 
 
 def _dense(size: int) -> bytes:

@@ -76,13 +76,15 @@ impl Collector {
         any!(&self.decoder, decoder => decoder.expansion())
     }
 
-    /// Add the records of a payload; when that fails, nothing of it.
+    /// Add the records of a payload; when that fails, nothing of it. Returns false when its columns would take more than
+    /// `room` bytes besides its own, though no more than it may; then nothing was added either.
     pub fn add(
         &mut self,
         payload: &[u8],
         tenant: Option<&str>,
         bounds: Bounds,
-    ) -> Result<(), ParseError> {
+        room: usize,
+    ) -> Result<bool, ParseError> {
         bounds.admit(payload)?;
         let total = self.payload_bytes + payload.len();
         if total > MAX_BATCH_BYTES {
@@ -93,7 +95,7 @@ impl Collector {
         }
         let limits = Limits {
             depth: bounds.depth,
-            room: bounds.expansion_bytes,
+            room: bounds.expansion_bytes.min(room),
         };
         let read = |decoder: &mut AnyDecoder, payload: &[u8]| any!(decoder, decoder => decoder.add(payload, tenant, limits));
         let stopped = match read(&mut self.decoder, payload) {
@@ -111,8 +113,9 @@ impl Collector {
         match stopped {
             None => {
                 self.payload_bytes = total;
-                Ok(())
+                Ok(true)
             }
+            Some(Stop::TooLarge) if room < bounds.expansion_bytes => Ok(false),
             Some(Stop::TooLarge) => Err(ParseError::new(
                 format!(
                     "columns over {} bytes more than the payload",
@@ -167,7 +170,8 @@ impl PyCollector {
         payload: &[u8],
         tenant: Option<&str>,
         json: bool,
-    ) -> PyResult<(usize, usize, usize)> {
+        room: usize,
+    ) -> PyResult<Option<(usize, usize, usize)>> {
         let normal;
         let (payload, bounds, unknown) = if json {
             self.bounds.admit(payload)?;
@@ -188,9 +192,11 @@ impl PyCollector {
             .open
             .get_or_insert_with(|| Collector::new(self.signal, expected));
         let before = open.rows();
-        open.add(payload, tenant, bounds)?;
+        if !open.add(payload, tenant, bounds, room)? {
+            return Ok(None);
+        }
         open.unknown += unknown;
-        Ok((open.rows() - before, open.rows(), open.bytes()))
+        Ok(Some((open.rows() - before, open.rows(), open.bytes())))
     }
 }
 
@@ -216,8 +222,9 @@ impl PyCollector {
         payload: PyBackedBytes,
         tenant: Option<PyBackedStr>,
         json: bool,
-    ) -> PyResult<(usize, usize, usize)> {
-        py.detach(|| self.grow(&payload, tenant.as_deref(), json))
+        room: usize,
+    ) -> PyResult<Option<(usize, usize, usize)>> {
+        py.detach(|| self.grow(&payload, tenant.as_deref(), json, room))
     }
 
     fn finish<'py>(

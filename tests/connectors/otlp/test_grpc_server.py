@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from connectors.otlp.protocol import RPC_METHODS
 from telflow import Signal
 from telflow.accounting import LedgerRow, Outcome
-from telflow.delivery.intake import MemoryIntake
+from telflow.delivery.intake import MemoryIntake, RequestMeta
 from tests.connectors.otlp.conftest import MIB, Running, Start, request_message
 from tests.oracle import REQUESTS, batch_from_message
 
@@ -139,7 +139,7 @@ def test_tenants_come_from_the_metadata_or_the_setting(start: Start) -> None:
     message = request_message(Signal.LOGS)
     export(running, message, Signal.LOGS, metadata=(("x-other", "1"), ("x-scope-orgid", "acme")))
     export(running, message, Signal.LOGS)
-    assert [batch.resources["tenant"].to_pylist() for batch in running.taken()] == [["acme"], ["house"]]
+    assert [batch.resources["tenant"].to_pylist() for batch in running.taken()] == [["acme", "house"]]
 
 
 def test_an_impossible_tenant_name_is_refused(start: Start) -> None:
@@ -157,7 +157,8 @@ def test_a_fault_of_ours_is_internal_and_the_log_quotes_no_payload(
     """An unexpected exception becomes INTERNAL and a log line without data; the next request is served."""
 
     class Broken(MemoryIntake):
-        def append(self, *_: object) -> None:
+        def accept(self, request: RequestMeta) -> int:
+            super().accept(request)
             raise RuntimeError(CANARY)
 
     running = start(intake=Broken())
@@ -196,10 +197,10 @@ def test_a_stopping_receiver_lets_requests_under_way_finish(start: Start) -> Non
     entered, stopping = threading.Event(), threading.Event()
 
     class Slow(MemoryIntake):
-        def append(self, *args: Any) -> None:
+        def accept(self, request: RequestMeta) -> int:
             entered.set()
             stopping.wait(0.2)
-            super().append(*args)
+            return super().accept(request)
 
     running = start(intake=Slow())
     with running.channel() as channel:

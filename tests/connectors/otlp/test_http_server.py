@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2
 
 from telflow import Signal
 from telflow.accounting import LedgerRow, Outcome
-from telflow.delivery.intake import MemoryIntake
+from telflow.delivery.intake import MemoryIntake, RequestMeta
 from tests.connectors.otlp.conftest import JSON, MIB, PROTOBUF, Running, Start, request_message
 from tests.oracle import batch_from_message
 
@@ -281,7 +281,7 @@ def test_tenants_come_from_the_header_or_the_setting(start: Start) -> None:
     body = request_message(Signal.LOGS).SerializeToString()
     assert running.post(body, headers={"x-scope-orgid": "acme"}).status == 200
     assert running.post(body).status == 200
-    assert [batch.resources["tenant"].to_pylist() for batch in running.taken()] == [["acme"], ["house"]]
+    assert [batch.resources["tenant"].to_pylist() for batch in running.taken()] == [["acme", "house"]]
     assert running.ledger.rows() == (
         LedgerRow(Outcome.RECEIVED, Signal.LOGS, "acme", "otlp", "", 3),
         LedgerRow(Outcome.RECEIVED, Signal.LOGS, "house", "otlp", "", 3),
@@ -318,8 +318,10 @@ def test_a_fault_of_ours_is_a_500_and_the_log_quotes_no_payload(start: Start, ca
     """An unexpected exception becomes a Status and a log line without data; the next request is served."""
 
     class Broken(MemoryIntake):
-        def append(self, *_: object) -> None:
-            raise RuntimeError(CANARY)
+        def accept(self, request: RequestMeta) -> int:
+            if super().accept(request):
+                raise RuntimeError(CANARY)
+            return 0
 
     running = start(intake=Broken())
     with caplog.at_level(logging.DEBUG):
@@ -338,10 +340,10 @@ def test_a_stopping_receiver_lets_requests_under_way_finish(start: Start) -> Non
     entered = threading.Event()
 
     class Slow(MemoryIntake):
-        def append(self, *args: object) -> None:
+        def accept(self, request: RequestMeta) -> int:
             entered.set()
             time.sleep(0.1)
-            super().append(*args)  # type: ignore[arg-type]
+            return super().accept(request)
 
     running = start(intake=Slow())
     statuses: list[int] = []

@@ -15,7 +15,7 @@ from connectors.otlp.settings import (
     TlsServerSettings,
 )
 from telflow import Signal
-from telflow.delivery.intake import MemoryIntake
+from telflow.delivery.intake import MemoryIntake, RequestMeta
 from telflow.errors import ConfigError
 from tests.connectors.otlp.conftest import Running, Start, request_message
 
@@ -110,16 +110,17 @@ def test_after_a_stop_the_port_is_free_again(start: Start) -> None:
 
 def test_the_intake_learns_where_a_request_came_from(start: Start) -> None:
     """Tenant, signal, encoding, time of arrival, peer and payload are there for an intake that keeps them."""
-    seen: list[object] = []
+    seen: list[RequestMeta] = []
 
     class Curious(MemoryIntake):
-        def append(self, *args: object) -> None:
-            seen.extend(args)
+        def accept(self, request: RequestMeta) -> int:
+            seen.append(request)
+            return super().accept(request)
 
     running: Running = start(intake=Curious(), tenant="acme")
     body = request_message(Signal.LOGS).SerializeToString()
     running.post(body)
-    _, meta = seen
-    assert meta.payload == body  # type: ignore[attr-defined]
-    assert (meta.tenant, meta.signal, meta.encoding, meta.peer) == ("acme", Signal.LOGS, "protobuf", "127.0.0.1")  # type: ignore[attr-defined]
-    assert meta.arrival_time_unix_nano > 1_600_000_000_000_000_000  # type: ignore[attr-defined]
+    (meta,) = seen
+    assert meta.payload == body
+    assert (meta.tenant, meta.signal, meta.encoding, meta.peer) == ("acme", Signal.LOGS, "protobuf", "127.0.0.1")
+    assert meta.arrival_time_unix_nano > 1_600_000_000_000_000_000
