@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 
-__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant", "share_out"]
+__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant", "share_out", "split_by_tenant"]
 
 
 class Outcome(enum.StrEnum):
@@ -149,6 +149,19 @@ def count_by_tenant(batch: TelemetryBatch) -> dict[str, int]:
         if count:
             counts[name] = counts.get(name, 0) + count
     return counts
+
+
+def split_by_tenant(batch: TelemetryBatch) -> list[tuple[str, TelemetryBatch]]:
+    """Return (tenant, its records) for each tenant of `batch`, in order; an unknown owner is the empty string.
+
+    >>> split_by_tenant(TelemetryBatch.empty(Signal.LOGS))
+    []
+    """
+    tenants = list(count_by_tenant(batch))
+    if len(tenants) == 1:
+        return [(tenants[0], batch)]
+    owners = pc.fill_null(batch.tenants(), "")
+    return [(tenant, batch.filter(pc.equal(owners, tenant))) for tenant in tenants]
 
 
 def share_out(owned: dict[str, int], count: int) -> dict[str, int]:

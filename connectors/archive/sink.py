@@ -1,10 +1,13 @@
 """`ArchiveSink`: batches into the archive's Delta tables, exactly once where the flow's sources replay.
 
-A partition of the sink buffers batches and appends them to the tables when enough have come together, and at every
-`snapshot()`: what it has returned from there is on stable storage. Its state is how many rows of each signal it wrote
-in its life. When the flow resumes from an epoch, rows appended after that epoch are taken back, since the sources send
-them again and, with several of them, in another order. (Dropping as many rows as the table has too many, instead,
-would lose some and double others.)
+With a log (the gateway's `storage`), a partition of the sink appends batches to it, and `connectors.archive.committer`
+commits them to the tables later, in files as large as they should be; see there for why nothing is lost or doubled.
+
+Without one, a partition of the sink buffers batches and appends them to the tables when enough have come together, and
+at every `snapshot()`: what it has returned from there is on stable storage. Its state is how many rows of each signal
+it wrote in its life. When the flow resumes from an epoch, rows appended after that epoch are taken back, since the
+sources send them again and, with several of them, in another order. (Dropping as many rows as the table has too many,
+instead, would lose some and double others.)
 
 Who "it" is lives in the recovery store itself: a new store starts a new life, and can take back nothing of another.
 Without a recovery directory nothing is ever taken back: rows that reached the archive stay, also when a crash lost what
@@ -14,6 +17,7 @@ was behind them. That is right for sources that cannot send again.
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 import uuid
@@ -27,13 +31,17 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from pydantic import Field
 from typing_extensions import override
 
-from connectors.archive.delta_log import check_log, make_writable
+from connectors.archive.committer import ArchiveCommitter, Committed, log_identity
+from connectors.archive.delta_log import ArchiveError, check_log, make_writable
 from connectors.archive.layout import check_promote, to_rows
 from connectors.archive.promote import DEFAULT_PROMOTE, PromotedAttribute
+from connectors.archive.queued import QueuedPartition, resumed_position
 from connectors.archive.table import ArchiveTable
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
-from telflow.errors import ConfigError
+from telflow.delivery.clock import Clock, SystemClock
+from telflow.delivery.log import Log
+from telflow.errors import ConfigError, TelflowError
 from telflow.schema import Signal
 from telflow.settings import Duration, Settings
 
@@ -62,13 +70,18 @@ class ArchiveSettings(Settings):
     """Attributes with a column of their own, for quick queries; tenant and service name always have one."""
 
     flush_rows: int = Field(default=131_072, ge=1)
-    """Rows of one signal after which they are written, even within an epoch."""
+    """Rows after which they are written before the interval is over: of one signal, or of all of them with storage."""
 
     flush_bytes: int = Field(default=128 * 1024 * 1024, ge=1)
-    """Bytes of one signal in memory after which they are written, even within an epoch."""
+    """Bytes of one signal in memory after which they are written, even within an epoch; with storage: bytes kept in
+    memory until they are written, beyond which they are read back from disk."""
 
-    flush_interval: Duration = timedelta(seconds=30)
-    """Age of the oldest buffered row after which the next batch makes all be written, even within an epoch."""
+    flush_interval: Duration = Field(default=timedelta(seconds=30), gt=timedelta())
+    """With the gateway's storage: how often files are written; rows wait in the queue on disk until then. Without: age
+    of the oldest buffered row after which the next batch makes all be written, even within an epoch."""
+
+    shutdown_timeout: Duration = Field(default=timedelta(seconds=10), ge=timedelta())
+    """How long a stopping gateway waits for room in the queue."""
 
 
 class ArchiveSink(FixedPartitionedSink[TelemetryBatch, State]):
@@ -78,6 +91,9 @@ class ArchiveSink(FixedPartitionedSink[TelemetryBatch, State]):
         settings: Where and how.
         ledger: Counts what is on stable storage as delivered.
         clock: Monotonic seconds.
+        log: Where rows wait for their commit; None: they are committed at every snapshot.
+        committed: With a log: says which epochs the engine has committed.
+        queue_clock: With a log: what commits are timed by.
 
     Raises:
         ConfigError: The archive cannot be written, a promoted column clashes, or `recovery_dir` is not one.
@@ -85,7 +101,14 @@ class ArchiveSink(FixedPartitionedSink[TelemetryBatch, State]):
     """
 
     def __init__(
-        self, settings: ArchiveSettings, *, ledger: Ledger = LEDGER, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: ArchiveSettings,
+        *,
+        ledger: Ledger = LEDGER,
+        clock: Callable[[], float] = time.monotonic,
+        log: Log | None = None,
+        committed: Committed | None = None,
+        queue_clock: Clock | None = None,
     ) -> None:
         check_promote(settings.promote)
         make_writable(settings.path)
@@ -94,15 +117,92 @@ class ArchiveSink(FixedPartitionedSink[TelemetryBatch, State]):
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
+        if (log is None) != (committed is None):
+            raise ConfigError("archive: expected a log and what the engine has committed together, got one of them")
+        self._log = log
+        self._committed = committed
+        self._queue_clock = queue_clock or SystemClock()
+        self._committers: list[ArchiveCommitter] = []
+        self._stop_at_s = math.inf
+
+    def stop(self) -> None:
+        """Wait for room in the log no longer than `shutdown_timeout`. Takes no lock: safe in a signal handler."""
+        self._stop_at_s = min(
+            self._stop_at_s, self._queue_clock.now_s() + self._settings.shutdown_timeout.total_seconds()
+        )
+
+    def finish(self) -> None:
+        """With a log: commit what is left, now that the dataflow has ended and all its epochs are committed.
+
+        What is not committed for an error stays in the log for the next run.
+        """
+        for committer in self._committers:
+            try:
+                committer.commit()
+            except TelflowError as error:
+                _LOG.error("archive: not committed, left to the next run: %s", error)
 
     @override
     def list_parts(self) -> list[str]:
         return [f"archive-{number:03d}" for number in range(self._settings.partitions)]
 
     @override
-    def build_part(self, step_id: str, for_part: str, resume_state: State | None) -> _ArchivePartition:
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: State | None
+    ) -> StatefulSinkPartition[TelemetryBatch, State]:
+        if self._log is not None and self._committed is not None:
+            return self._build_queued(self._log, self._committed, step_id, for_part, resume_state)
         return _ArchivePartition(
             self._settings, step_id, for_part, resume_state, ledger=self._ledger, clock=self._clock
+        )
+
+    def _build_queued(
+        self, log: Log, committed: Committed, step_id: str, for_part: str, resume_state: State | None
+    ) -> QueuedPartition:
+        identity = log_identity(log)
+        partition = f"{step_id}/{for_part}"
+        app_id = f"{identity}/{partition}"
+        settings = self._settings
+        tables = {signal: ArchiveTable.open_or_create(settings.path, signal, settings.promote) for signal in Signal}
+        versions = {signal: table.committed(app_id) for signal, table in tables.items()}
+        position = resumed_position(resume_state, identity)
+        if position is None and not any(versions.values()):
+            position = 0  # no epoch was ever committed: the sources send everything again
+        if position is not None:
+            log.truncate(partition, position)
+        if (highest := max(versions.values())) > log.last_position(partition):
+            raise ArchiveError(
+                f"archive {str(settings.path)!r}: expected {app_id!r} to stand at {log.last_position(partition)} at"
+                f" most, which is what the flow resumes from, got {highest}; hint: the recovery state is older than the"
+                " archive, restore the newest state of both"
+            )
+
+        def committed_position() -> int:
+            return resumed_position(committed.get(step_id, for_part), identity) or 0
+
+        committer = ArchiveCommitter(
+            tables,
+            log,
+            partition,
+            app_id,
+            committed_position,
+            promote=settings.promote,
+            flush_rows=settings.flush_rows,
+            flush_bytes=settings.flush_bytes,
+            flush_interval_s=settings.flush_interval.total_seconds(),
+            component=step_id,
+            ledger=self._ledger,
+            clock=self._queue_clock,
+        )
+        self._committers.append(committer)
+        committer.start()
+        return QueuedPartition(
+            log,
+            partition,
+            identity,
+            committer,
+            clock=self._queue_clock,
+            stopping=lambda: self._queue_clock.now_s() >= self._stop_at_s,
         )
 
 

@@ -178,6 +178,34 @@ class ArchiveTable:
             ) from error
         return int(rows.num_rows)
 
+    def append_through(self, rows: pa.Table, app_id: str, *, after: int, through: int) -> None:
+        """Append the rows of a source's positions above `after` up to `through`, to stable storage.
+
+        For a source that numbers something other than rows, and never commits a position twice.
+
+        Args:
+            rows: From `layout.to_rows`.
+            app_id: The source.
+            after: The position the table stands at.
+            through: The position it stands at afterwards.
+
+        Raises:
+            ArchiveError: The rows do not fit the table, or it stands elsewhere.
+            DeliveryError: They could not be written or committed; nothing of them counts.
+        """
+        self._check_rows(rows)
+        try:
+            if (committed := self.committed(app_id)) != after:
+                raise ArchiveError(
+                    f"archive table {str(self.path)!r}: expected {app_id!r} to stand at {after}, got {committed};"
+                    " hint: another process writes under the same name, or the table was restored"
+                )
+            self._commit(list(self._write_files(rows, app_id, after + 1, through)), app_id, through)
+        except OSError as error:
+            raise DeliveryError(
+                f"archive table {str(self.path)!r}: cannot be written: {error}", retryable=True
+            ) from error
+
     def truncate(self, app_id: str, offset: int) -> int:
         """Take back what `app_id` appended beyond `offset`, for a source that starts again there in another order.
 

@@ -57,6 +57,8 @@ class QueueStore:
         """
         if through is not None:
             self._log.truncate(self._partition, through)
+            if through > self.last_position:  # another log than the snapshot knew: no position of it may come again
+                self._log.skip_to(self._partition, through)
         return [
             Parcel(
                 owner=entry.tenant or "",

@@ -22,12 +22,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
-from telflow.accounting import LEDGER, Ledger, count_by_tenant
+from telflow.accounting import LEDGER, Ledger, count_by_tenant, split_by_tenant
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding
 from telflow.delivery.circuit_breaker import CircuitState
@@ -209,17 +207,11 @@ class SendingQueue:
                 circuit=self._senders.breaker.state,
             )
 
-    def _owned(self, batch: TelemetryBatch) -> Iterator[tuple[str, TelemetryBatch]]:
-        """Yield (owner, records): what is kept, or sent by different ways, is of one owner each."""
-        owners = count_by_tenant(batch)
-        if len(owners) == 1:
-            yield next(iter(owners)), batch
-        elif self._store is None and not self._routed:
-            yield "", batch
-        else:
-            tenants = pc.fill_null(batch.tenants(), "")
-            for owner in owners:
-                yield owner, batch.filter(pc.equal(tenants, owner))
+    def _owned(self, batch: TelemetryBatch) -> list[tuple[str, TelemetryBatch]]:
+        """Return (owner, records): what is kept, or sent by different ways, is of one owner each."""
+        if self._store is not None or self._routed or len(count_by_tenant(batch)) == 1:
+            return split_by_tenant(batch)
+        return [("", batch)]
 
     def _wait_patiently(self, done: Callable[[], bool]) -> None:
         """Wait for a destination that is well, as long as this epoch's patience lasts."""
