@@ -1,0 +1,310 @@
+"""The Kafka source: OTLP messages from topics to batches, one Bytewax partition for each topic partition.
+
+What has been read is told to the brokers only after the flow has committed the epoch it was read in, so a crash
+repeats messages and never skips one, and the brokers' own tools show how far behind the flow is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from typing_extensions import override
+
+from connectors.kafka.decoding import Failure, decode_values, tenant_from
+from connectors.kafka.reader import Place, Reader
+from connectors.kafka.settings import KafkaReceiverSettings
+from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.batch import TelemetryBatch
+from telflow.codec import Encoding
+from telflow.delivery.committed import CommittedStates
+from telflow.errors import DecodeError
+from telflow.schema import Signal
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+__all__ = ["KafkaSource", "KafkaSourceStats", "UndecodableMessage", "rooms"]
+
+_LOG = logging.getLogger(__name__)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_SHORTEST_REST_S = 0.002
+_LONGEST_REST_S = 0.1
+_ROOM_REST_S = 0.25
+_ROOM_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class UndecodableMessage:
+    """A message that is no OTLP request.
+
+    Attributes:
+        signal: What its topic holds.
+        encoding: How its topic's messages are written.
+        origin: Where it is: `topic/partition@offset`.
+        tenant: Whose it is; None when unknown.
+        payload: Its value.
+        reason: What is wrong with it, without data.
+    """
+
+    signal: Signal
+    encoding: Encoding
+    origin: str
+    tenant: str | None
+    payload: bytes
+    reason: str
+
+
+class _Commits(Protocol):
+    def get(self, step_id: str, key: str) -> object | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSourceStats:
+    """How a source is doing.
+
+    Attributes:
+        lag: Messages of each topic partition that were not read yet (`otlp_spans/0`).
+        lost: Messages that the topic deleted before they were read.
+        undecodable: Messages that were no OTLP requests.
+    """
+
+    lag: Mapping[str, int]
+    lost: int
+    undecodable: int
+
+
+def rooms(partitions: int) -> int:
+    """Return how many partitions to provide for where a topic has so many.
+
+    Bytewax asks for a source's partitions once, so there are always a few more than the topic has: they begin to read
+    when the topic grows, without a restart. The number never shrinks while the topic's does not, which recovery needs.
+
+    >>> [rooms(n) for n in (0, 1, 7, 8, 12)]
+    [8, 8, 8, 16, 16]
+    """
+    return (partitions // _ROOM_STEP + 1) * _ROOM_STEP
+
+
+class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
+    """Reads OTLP messages from Kafka.
+
+    The state of a partition is its next offset. A run begins where the flow's saved state says; without one where the
+    consumer group is, and else at `initial_offset`. Without a recovery folder nothing is committed to the brokers:
+    only saved state tells what has left the flow for good.
+
+    A message that cannot be decoded is given to `on_undecodable`, counted as one record that was received and
+    dropped (`undecodable`), and not read again.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaReceiverSettings,
+        *,
+        recovery_dir: Path | None = None,
+        name: str = "kafka",
+        on_undecodable: Callable[[UndecodableMessage], None] | None = None,
+        epoch_budget_bytes: int | None = None,
+        ledger: Ledger = LEDGER,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Describe the source.
+
+        Args:
+            settings: Which brokers and topics.
+            recovery_dir: Where the dataflow keeps its state.
+            name: The component's name in the ledger and in the log.
+            on_undecodable: Keeps a message that is no OTLP request; when it has returned, the message is safe. None:
+                the log says where it is in Kafka.
+            epoch_budget_bytes: Message bytes per epoch and topic partition. A cluster has backpressure only at the
+                edges of epochs, so each source there must limit itself. None: no limit, right for a single worker.
+            ledger: Where records are counted.
+            now_s: A monotonic clock.
+        """
+        self.settings = settings
+        self.name = name
+        self.on_undecodable = on_undecodable
+        self.epoch_budget_bytes = epoch_budget_bytes
+        self.ledger = ledger
+        self.now_s = now_s
+        self.stopped = False
+        self.undecodable = 0
+        self._states: _Commits | None = None if recovery_dir is None else CommittedStates(recovery_dir)
+        self._reader: Reader | None = None
+        self._started: dict[Place, str] = {}
+        self._known: dict[str, int] = {}
+        self._commit_due_s = now_s()
+        self._lag: dict[str, int] = {}
+        self._lost = 0
+
+    @property
+    def reader(self) -> Reader:
+        """The consumer of this process, made when it is first needed.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        if self._reader is None:
+            self._reader = Reader(self.settings, self.name, now_s=self.now_s)
+        return self._reader
+
+    @override
+    def list_parts(self) -> list[str]:
+        counts = self.reader.counts(timeout_s=self.settings.startup_timeout.total_seconds())
+        self._known = dict(counts)
+        for topic in (topic for topic, count in counts.items() if not count):
+            _LOG.warning("%s: there is no topic %s yet; it is read as soon as there is", self.name, topic)
+        return [str(Place(topic, number)) for topic, count in counts.items() for number in range(rooms(count))]
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
+        place = Place.parse(for_part)
+        signal, encoding = self.settings.by_topic[place.topic]
+        self._started[place] = step_id
+        is_new = place.number >= self._known.get(place.topic, 0)
+        return _KafkaPartition(self, place, signal, encoding, resume_state, is_new=is_new)
+
+    def stop(self) -> None:
+        """End all partitions: the dataflow is being drained. Safe in a signal handler."""
+        self.stopped = True
+
+    def commit(self, *, wait: bool = False) -> None:
+        """Tell the brokers what the dataflow has committed.
+
+        Args:
+            wait: Wait for the brokers' answer; for the end of a run.
+        """
+        if self._states is None or self._reader is None:
+            return
+        saved = {place: self._states.get(step_id, str(place)) for place, step_id in self._started.items()}
+        self._reader.commit({p: offset for p, offset in saved.items() if isinstance(offset, int)}, wait=wait)
+
+    def commit_when_due(self) -> None:
+        """Commit, and look how far behind the source is, once every `commit_interval`."""
+        if self.now_s() >= self._commit_due_s:
+            self._commit_due_s = self.now_s() + self.settings.commit_interval.total_seconds()
+            self.commit()
+            self._lag = {str(place): lag for place, lag in self.reader.lags().items()}
+            self._lost = self.reader.lost
+
+    def close(self) -> None:
+        """Commit what the run has committed at its end, and leave the brokers."""
+        if self._reader is not None:
+            self.commit(wait=True)
+            self._lost = self._reader.lost
+            self._reader.close()
+            self._reader = None
+
+    def stats(self) -> KafkaSourceStats:
+        """Return how the source is doing; safe in any thread."""
+        return KafkaSourceStats(self._lag, self._lost, self.undecodable)
+
+
+class _KafkaPartition(StatefulSourcePartition[TelemetryBatch, int | None]):
+    """One topic partition, or room for one that the topic may get."""
+
+    def __init__(
+        self,
+        source: KafkaSource,
+        place: Place,
+        signal: Signal,
+        encoding: Encoding,
+        saved: int | None,
+        *,
+        is_new: bool,
+    ) -> None:
+        self._source = source
+        self._settings = source.settings
+        self._place = place
+        self._signal = signal
+        self._encoding = encoding
+        self._next_offset = saved
+        self._reading = False
+        self._is_new = is_new
+        self._epoch_bytes = 0
+        self._rest_s = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start reading if the topic has this partition."""
+        reader = self._source.reader
+        if reader.counts().get(self._place.topic, 0) <= self._place.number:
+            self._rest_s = _ROOM_REST_S
+            return
+        offset = reader.start(self._place, self._next_offset, is_new=self._is_new)
+        if offset is None:
+            self._rest_s = _ROOM_REST_S
+            return
+        self._next_offset, self._rest_s, self._reading = offset, 0.0, True
+
+    @override
+    def next_batch(self) -> list[TelemetryBatch]:
+        if self._source.stopped:
+            raise StopIteration
+        if not self._reading:
+            self._begin()
+            return []
+        self._source.commit_when_due()
+        budget = self._source.epoch_budget_bytes
+        if budget is not None and self._epoch_bytes >= budget:
+            self._rest_s = _SHORTEST_REST_S
+            return []
+        messages = self._source.reader.fetch(self._place, self._settings.max_batch_bytes)
+        if not messages:
+            self._rest_s = min(max(self._rest_s * 2, _SHORTEST_REST_S), _LONGEST_REST_S)
+            return []
+        self._rest_s = 0.0
+        self._epoch_bytes += sum(len(message) for message in messages)
+        batches = self._decode(messages)
+        last = messages[-1].offset()
+        assert last is not None  # noqa: S101 - a message that was fetched has one
+        self._next_offset = last + 1
+        return batches
+
+    @override
+    def next_awake(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self._rest_s) if self._rest_s else _LONG_AGO
+
+    @override
+    def snapshot(self) -> int | None:
+        self._epoch_bytes = 0
+        return self._next_offset
+
+    def _decode(self, messages: list[Message]) -> list[TelemetryBatch]:
+        good: list[Message] = []
+        tenants: list[str | None] = []
+        for message in messages:
+            try:
+                tenant = tenant_from(message.headers(), self._settings.tenant_header, self._settings.tenant)
+            except DecodeError as error:
+                self._put_aside(message, None, str(error))
+            else:
+                good.append(message)
+                tenants.append(tenant)
+        decoded = decode_values([m.value() or b"" for m in good], self._signal, self._encoding, tenants)
+        for failure in decoded.failures:
+            self._fail(good, tenants, failure)
+        for batch in decoded.batches:
+            self._source.ledger.add_batch(Outcome.RECEIVED, batch, component=self._source.name)
+        return list(decoded.batches)
+
+    def _fail(self, messages: list[Message], tenants: list[str | None], failure: Failure) -> None:
+        self._put_aside(messages[failure.index], tenants[failure.index], failure.reason)
+
+    def _put_aside(self, message: Message, tenant: str | None, reason: str) -> None:
+        origin = f"{self._place}@{message.offset()}"
+        _LOG.warning("%s: the message at %s is no OTLP request: %s", self._source.name, origin, reason)
+        if self._source.on_undecodable is not None:
+            self._source.on_undecodable(
+                UndecodableMessage(self._signal, self._encoding, origin, tenant, message.value() or b"", reason)
+            )
+        self._source.undecodable += 1
+        outcome = Outcome.DROPPED if self._source.on_undecodable is None else Outcome.QUARANTINED
+        for what, why in ((Outcome.RECEIVED, ""), (outcome, "undecodable")):
+            self._source.ledger.add(what, self._signal, tenant, 1, component=self._source.name, reason=why)
