@@ -51,7 +51,7 @@ docs: setup ## Write the generated parts of docs/ anew
 
 lock: setup ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --extra demo --group dev pyproject.toml --custom-compile-command "make lock" --output-file requirements.lock
+	  --extra demo --extra kafka --group dev pyproject.toml --custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## Remove what the commands above have made
 	rm -rf .venv native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage* telflow/_native*.so

@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-__all__ = ["Broker", "run_broker", "why_no_broker"]
+__all__ = ["Broker", "free_ports", "run_broker", "why_no_broker"]
 
 VERSION = "4.1.0"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -47,9 +48,9 @@ class Broker:
         self._process = process
         self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
-    def create(self, topic: str, partitions: int = 1, **config: str) -> str:
+    def create(self, topic: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
         """Make a topic; returns its name."""
-        self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
+        self.admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})])[topic].result(30)
         return topic
 
     def widen(self, topic: str, partitions: int) -> None:
@@ -151,7 +152,7 @@ def run_broker(folder: Path, port: int | None = None, **settings: str) -> Iterat
     reason = why_no_broker()
     if reason:
         pytest.skip(reason)
-    ports = _free_ports(2)
+    ports = free_ports(2)
     if port is not None:
         ports[0] = port
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +219,8 @@ def _jars() -> Path:
     return jars
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
     sockets: list[Any] = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from telflow.batch import TelemetryBatch
 from telflow.codec import DEFAULT_LIMITS, Encoding, Limits, decode_many
@@ -16,7 +17,8 @@ __all__ = ["Decoded", "Failure", "decode_values", "tenant_from"]
 _LONGEST_TENANT = 256
 _WHICH = re.compile(r"payloads\[(\d+)\]")
 
-HeaderList = Sequence[tuple[str, str | bytes | None]]
+Headers: TypeAlias = dict[str, str | bytes | None] | list[tuple[str, str | bytes | None]]
+"""What the client library says it returns; it is the list, in order and with repetitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def decode_values(
     return Decoded(tuple(batch for batch in batches if batch.num_rows), tuple(failures))
 
 
-def tenant_from(headers: HeaderList | None, name: str | None, default: str | None) -> str | None:
+def tenant_from(headers: Headers | None, name: str | None, default: str | None) -> str | None:
     """Return whose data a message carries; of a repeated header the last value counts, as Kafka has it.
 
     Args:
@@ -102,7 +104,8 @@ def tenant_from(headers: HeaderList | None, name: str | None, default: str | Non
     """
     if name is None or not headers:
         return default
-    found = [value for key, value in headers if key == name]
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    found = [value for key, value in pairs if key == name]
     if not found:
         return default
     value = found[-1]

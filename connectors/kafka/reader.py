@@ -157,7 +157,7 @@ class Reader:
         ]
         committed = {p.partition: p.offset for p in self._consumer.committed(siblings, timeout=_ASK_S)}
         low, high = self._watermarks(place)
-        offset = committed.get(place.number, -1)
+        offset: int = committed.get(place.number, -1)
         if offset < 0:
             # Beside partitions with an offset, one without is one that was added since.
             is_new = is_new or any(other >= 0 for other in committed.values())
@@ -276,6 +276,10 @@ class Reader:
             self._committed.pop(Place(where.topic, where.partition), None)
         if not self._errors.said(f"commit {error.name()}"):
             _LOG.warning("%s: offsets could not be committed: %s", self._component, error.str())
+
+    def next_offsets(self) -> dict[Place, int]:
+        """Return the next offset to hand out of each partition; safe in any thread."""
+        return {place: assigned.next_offset for place, assigned in list(self._assigned.items())}
 
     def lags(self) -> dict[Place, int]:
         """Return how many messages of each partition are not handed out yet, by what the library last heard."""

@@ -7,12 +7,13 @@ repeats messages and never skips one, and the brokers' own tools show how far be
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from typing_extensions import override
@@ -24,7 +25,7 @@ from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding
 from telflow.delivery.committed import CommittedStates
-from telflow.errors import DecodeError
+from telflow.errors import DecodeError, TelflowError
 from telflow.schema import Signal
 
 if TYPE_CHECKING:
@@ -59,10 +60,6 @@ class UndecodableMessage:
     tenant: str | None
     payload: bytes
     reason: str
-
-
-class _Commits(Protocol):
-    def get(self, step_id: str, key: str) -> object | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +132,10 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         self.now_s = now_s
         self.stopped = False
         self.undecodable = 0
-        self._states: _Commits | None = None if recovery_dir is None else CommittedStates(recovery_dir)
+        self._states = None if recovery_dir is None else CommittedStates(recovery_dir)
+        self._saved: dict[Place, int] = {}
+        self._asking: threading.Thread | None = None
+        self._closing = threading.Event()
         self._reader: Reader | None = None
         self._started: dict[Place, str] = {}
         self._known: dict[str, int] = {}
@@ -174,32 +174,50 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         """End all partitions: the dataflow is being drained. Safe in a signal handler."""
         self.stopped = True
 
-    def commit(self, *, wait: bool = False) -> None:
-        """Tell the brokers what the dataflow has committed.
-
-        Args:
-            wait: Wait for the brokers' answer; for the end of a run.
-        """
-        if self._states is None or self._reader is None:
-            return
-        saved = {place: self._states.get(step_id, str(place)) for place, step_id in self._started.items()}
-        self._reader.commit({p: offset for p, offset in saved.items() if isinstance(offset, int)}, wait=wait)
-
     def commit_when_due(self) -> None:
-        """Commit, and look how far behind the source is, once every `commit_interval`."""
-        if self.now_s() >= self._commit_due_s:
-            self._commit_due_s = self.now_s() + self.settings.commit_interval.total_seconds()
-            self.commit()
-            self._lag = {str(place): lag for place, lag in self.reader.lags().items()}
-            self._lost = self.reader.lost
+        """Commit what is known to be saved, and look how far behind the source is, once every `commit_interval`."""
+        if self.now_s() < self._commit_due_s:
+            return
+        self._commit_due_s = self.now_s() + self.settings.commit_interval.total_seconds()
+        if self._states is not None and self._asking is None:
+            # Asked beside the worker: an answer takes a millisecond or two for each partition.
+            self._asking = threading.Thread(target=self._ask_now_and_then, name="kafka-committed", daemon=True)
+            self._asking.start()
+        self.reader.commit(self._saved)
+        self._lag = {str(place): lag for place, lag in self.reader.lags().items()}
+        self._lost = self.reader.lost
+
+    def _ask_now_and_then(self) -> None:
+        while not self._closing.wait(self.settings.commit_interval.total_seconds()):
+            self._ask()
+
+    def _ask(self) -> None:
+        """Ask for the saved state of partitions that have moved on since it was asked for."""
+        assert self._states is not None  # noqa: S101 - asked only where there are states
+        moved = [p for p, offset in self.reader.next_offsets().items() if self._saved.get(p) != offset]
+        for place in moved:
+            try:
+                offset = self._states.get(self._started[place], str(place))
+            except TelflowError as error:
+                _LOG.warning("%s: offsets cannot be committed: %s", self.name, error)
+                return
+            if isinstance(offset, int):
+                self._saved[place] = offset
 
     def close(self) -> None:
         """Commit what the run has committed at its end, and leave the brokers."""
+        self._closing.set()
+        if self._asking is not None:
+            self._asking.join()
         if self._reader is not None:
-            self.commit(wait=True)
+            if self._states is not None:
+                self._ask()
+                self._reader.commit(self._saved, wait=True)
             self._lost = self._reader.lost
             self._reader.close()
             self._reader = None
+        if self._states is not None:
+            self._states.close()
 
     def stats(self) -> KafkaSourceStats:
         """Return how the source is doing; safe in any thread."""

@@ -30,8 +30,8 @@ from tests.same import assert_same_batch
 
 
 def settings(broker: Broker, topic: str, **options: Any) -> KafkaExporterSettings:
-    topics: dict[str, Any] = {signal: {"topic": topic} for signal in Signal}
-    return KafkaExporterSettings(**{"brokers": (broker.address,), "linger": timedelta()} | topics | options)
+    own: dict[str, Any] = {"brokers": (broker.address,), "linger": timedelta()}
+    return KafkaExporterSettings(**own | {signal: {"topic": topic} for signal in Signal} | options)
 
 
 def write(sink: KafkaSink, *batches: TelemetryBatch) -> int:
@@ -170,7 +170,7 @@ def test_a_record_too_large_for_a_message_is_dropped_alone(broker: Broker, topic
 
 def test_a_topic_with_a_lower_limit_gets_smaller_messages(broker: Broker, topic: str) -> None:
     """The broker refuses a message for its size: it is sent in parts, and only a record too large is dropped."""
-    broker.create(topic, **{"max.message.bytes": "3000"})
+    broker.create(topic, config={"max.message.bytes": "3000"})
     large = batch_from_message(request_message(Signal.LOGS, 1, "x" * 5000), Signal.LOGS, None)
     ledger = Ledger()
     write(KafkaSink(settings(broker, topic), ledger=ledger), TelemetryBatch.concat([logs(range(300)), large]))
