@@ -24,7 +24,7 @@ from bytewax.inputs import (
 
 from control.flow_steps import steps_of
 
-__all__ = ["Drain", "drain_on_signal", "make_drainable", "stop_sinks"]
+__all__ = ["Drain", "close_sources", "drain_on_signal", "make_drainable", "stop_parts"]
 
 _LOOK = timedelta(milliseconds=250)
 """How often a source that sleeps for long looks whether it is to end."""
@@ -86,13 +86,32 @@ def make_drainable(flow: Dataflow, drain: Drain) -> None:
             object.__setattr__(step, "source", _Dynamic(source, drain))
 
 
-def stop_sinks(flow: Dataflow) -> None:
-    """Tell every sink that can be told (`OtlpSink`) not to wait for its destination for ever; safe in a handler."""
-    for step in steps_of(flow):
-        sink = getattr(step, "sink", None)
-        stop = getattr(getattr(sink, "inner", sink), "stop", None)
+def stop_parts(flow: Dataflow) -> None:
+    """Tell sources and sinks that can be told that the flow is being drained; safe in a signal handler.
+
+    A source of its own threads (`KafkaSource`) ends, a sink (`OtlpSink`) does not wait for its destination for ever.
+    """
+    for part in _parts(flow):
+        stop = getattr(part, "stop", None)
         if callable(stop):
             stop()
+
+
+def close_sources(flow: Dataflow) -> None:
+    """Close sources that have something to do when the run has ended: Kafka's commits the last epoch's offsets."""
+    for part in _parts(flow):
+        close = getattr(part, "close", None)
+        if callable(close) and isinstance(part, (FixedPartitionedSource, DynamicSource)):
+            close()
+
+
+def _parts(flow: Dataflow) -> Iterator[object]:
+    for step in steps_of(flow):
+        source, sink = getattr(step, "source", None), getattr(step, "sink", None)
+        if source is not None and not step.substeps:
+            yield source
+        if sink is not None:
+            yield getattr(sink, "inner", sink)
 
 
 class _Pace:

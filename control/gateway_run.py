@@ -14,7 +14,7 @@ from bytewax.dataflow import Dataflow
 
 from connectors.otlp import BoundPorts, OtlpReceiver
 from control.account import account, accounting_table, loss_table, totals
-from control.drain import Drain, drain_on_signal, stop_sinks
+from control.drain import Drain, close_sources, drain_on_signal, stop_parts
 from control.engine import run_dataflow
 from control.exit_codes import LossError, UnavailableError
 from control.screen import ACTIVE, Output, Screen
@@ -66,10 +66,11 @@ class Gateway:
         finally:
             self._intake.close()
             self._receiver.stop()
+            close_sources(self.flow)
 
     def _stop(self) -> None:
         self._intake.close()
-        stop_sinks(self.flow)
+        stop_parts(self.flow)
 
 
 def run_gateway(target: str | None, screen: Screen) -> None:
@@ -103,14 +104,18 @@ def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, sour
         if part is not None and port is not None
     }
     destinations = [f"{name} ({e.protocol}, {e.endpoint})" for name, e in settings.exporters.items()]
+    destinations += [f"{name} (kafka, {', '.join(e.brokers)})" for name, e in settings.kafka.items()]
     destinations += [f"archive ({settings.archive.path})"] if settings.archive else []
     destinations += ["console"] if settings.console or not destinations else []
+    if settings.receivers.kafka is not None:
+        addresses["kafka"] = ",".join(settings.receivers.kafka.brokers)
     if screen.output is Output.JSON:
         screen.result({"event": "started", "settings": source, **addresses, "destinations": destinations})
         return
     screen.note(f"telflow gateway, {source}")
     for name, address in addresses.items():
-        screen.note(f"  OTLP/{name.upper() if name == 'http' else 'gRPC'} on {address}")
+        what = {"grpc": "OTLP/gRPC on", "http": "OTLP/HTTP on", "kafka": "OTLP from Kafka,"}[name]
+        screen.note(f"  {what} {address}")
     screen.note(f"  to {', '.join(destinations)}")
     screen.note("  Ctrl-C drains and stops")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from control.account import account, loss_table, totals
-from control.drain import Drain, drain_on_signal, make_drainable, stop_sinks
+from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
 from control.endpoint import require_listener
 from control.engine import run_dataflow
 from control.exit_codes import LossError
@@ -31,7 +31,7 @@ def run_generate(settings: GenerateSettings, duration_s: float | None, screen: S
     """
     require_listener(settings.exporter)
     flow = build(settings)
-    drain = Drain(on_request=lambda: stop_sinks(flow))
+    drain = Drain(on_request=lambda: stop_parts(flow))
     make_drainable(flow, drain)
     timer = threading.Timer(duration_s or 0, drain.request)
     started_s = time.monotonic()

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from connectors.archive import ReplayProgress
 from control.account import account, loss_table, totals
-from control.drain import Drain, drain_on_signal, make_drainable, stop_sinks
+from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
 from control.engine import run_dataflow
 from control.exit_codes import LossError
 from control.screen import Output, Screen
@@ -49,7 +49,7 @@ def run_replay(settings: ReplaySettings, sink: FixedPartitionedSink[TelemetryBat
     shows = screen.output is Output.HUMAN and screen.err.is_terminal
     with Progress(*columns, console=screen.err, disable=not shows) as bar:
         flow = build(settings, sink, on_progress=_updater(bar))
-        drain = Drain(on_request=lambda: stop_sinks(flow))
+        drain = Drain(on_request=lambda: stop_parts(flow))
         make_drainable(flow, drain)
         with drain_on_signal(drain):
             run_dataflow(flow)

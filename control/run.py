@@ -62,12 +62,12 @@ def run(
 
 
 def _run_module(target: str, recovery_dir: Path | None, screen: Screen) -> None:
-    from control.drain import Drain, drain_on_signal, make_drainable, stop_sinks
+    from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
     from control.engine import run_dataflow
     from control.flow_file import load_flow
 
     loaded = load_flow(target)
-    drain = Drain(on_request=lambda: stop_sinks(loaded.flow))
+    drain = Drain(on_request=lambda: stop_parts(loaded.flow))
     make_drainable(loaded.flow, drain)
     with drain_on_signal(drain):
         run_dataflow(loaded.flow, recovery_dir=recovery_dir)

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.outputs import FixedPartitionedSink
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from connectors.archive import ArchiveSettings, ArchiveSink
 from connectors.console import ConsoleSettings, ConsoleSink
 from connectors.intake_source import IntakeSource
+from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource
 from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
 from connectors.quarantine import QuarantineSettings, QuarantineSink
 from operators import (
@@ -61,6 +62,9 @@ class ReceiversSettings(Settings):
     otlp: OtlpReceiverSettings = OtlpReceiverSettings()
     """OTLP over gRPC and HTTP."""
 
+    kafka: Switchable[KafkaReceiverSettings] = None
+    """OTLP messages from Kafka; needs `recovery_dir`, where offsets are kept."""
+
 
 class IntakeSettings(Settings):
     """What waits in memory between the receivers and the flow."""
@@ -99,6 +103,9 @@ class GatewaySettings(Settings):
     exporters: Mapping[Name, OtlpExporterSettings] = {}
     """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
 
+    kafka: Mapping[Name, KafkaExporterSettings] = {}
+    """Kafka clusters by name. Each gets everything, as OTLP messages."""
+
     archive: Switchable[ArchiveSettings] = None
     """Keeps everything as Delta tables, to be queried and replayed."""
 
@@ -114,6 +121,12 @@ class GatewaySettings(Settings):
     epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
     """How often sinks flush and state is saved. By default 1s; 10s with an archive, whose every flush makes files."""
 
+    @model_validator(mode="after")
+    def _check(self) -> GatewaySettings:
+        if self.receivers.kafka is not None and self.recovery_dir is None:
+            raise ValueError("receivers.kafka: expected recovery_dir too, where the flow keeps the offsets it has read")
+        return self
+
     @property
     def epoch_interval(self) -> timedelta:
         """`epoch`, or the default for these parts."""
@@ -123,7 +136,7 @@ class GatewaySettings(Settings):
 def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER, flow_id: str = "gateway") -> Dataflow:
     """Return the gateway's dataflow; the caller runs a receiver that fills `intake`.
 
-    It ends when `intake` is closed and empty.
+    It ends when `intake` is closed and empty, and a Kafka source has been stopped.
 
     Args:
         settings: Which parts, and their options.
@@ -137,6 +150,9 @@ def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER,
     """
     flow = Dataflow(flow_id)
     stream: Stream[TelemetryBatch] = op.input("receive", flow, IntakeSource(intake))
+    if settings.receivers.kafka is not None:
+        source = KafkaSource(settings.receivers.kafka, recovery_dir=settings.recovery_dir, ledger=ledger)
+        stream = op.merge("received", stream, op.input("receive_kafka", flow, source))
     if settings.coalesce is not None:
         by_signal = op.key_on("by_signal", stream, lambda batch: batch.signal.value)
         stream = op.key_rm("coalesced", coalesce("coalesce", by_signal, settings.coalesce))
@@ -202,6 +218,11 @@ def tenant_of(batch: TelemetryBatch) -> str:
 def _sinks(settings: GatewaySettings, ledger: Ledger) -> dict[str, Sink]:
     sinks: dict[str, Sink] = {
         f"export_{name}": OtlpSink(exporter, ledger=ledger) for name, exporter in settings.exporters.items()
+    }
+    keep = settings.receivers.kafka is not None  # which brings again what a stop leaves undelivered
+    sinks |= {
+        f"kafka_{name}": KafkaSink(exporter, keep_undelivered=keep, ledger=ledger)
+        for name, exporter in settings.kafka.items()
     }
     if settings.archive is not None:
         sinks["archive"] = ArchiveSink(settings.archive, ledger=ledger)

@@ -107,6 +107,16 @@ class Broker:
             consumer.close()
         return None if found.offset < 0 else found.offset
 
+    def end(self, topic: str) -> list[int]:
+        """The offset after the last message of each of a topic's partitions."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "looks"})
+        try:
+            numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            places = [TopicPartition(topic, number) for number in numbers]
+            return [int(consumer.get_watermark_offsets(place, timeout=10)[1]) for place in places]
+        finally:
+            consumer.close()
+
     def lag(self, group: str, topic: str, partition: int = 0) -> int:
         """How many messages a consumer group is behind, as the broker's tools show it."""
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": group})

@@ -6,6 +6,7 @@ repeats messages and never skips one, and the brokers' own tools show how far be
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -136,6 +137,7 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         self._saved: dict[Place, int] = {}
         self._asking: threading.Thread | None = None
         self._closing = threading.Event()
+        atexit.register(self.close)  # for a run that nobody closes: its last epoch is committed only when it has ended
         self._reader: Reader | None = None
         self._started: dict[Place, str] = {}
         self._known: dict[str, int] = {}
@@ -205,7 +207,8 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
                 self._saved[place] = offset
 
     def close(self) -> None:
-        """Commit what the run has committed at its end, and leave the brokers."""
+        """Commit what the run has committed at its end, and leave the brokers; done at the process's end else."""
+        atexit.unregister(self.close)
         self._closing.set()
         if self._asking is not None:
             self._asking.join()

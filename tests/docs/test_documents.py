@@ -17,6 +17,8 @@ from typing import Self
 
 import pytest
 
+from tests.kafka_broker import run_broker
+
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -66,7 +68,7 @@ def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> No
 
     A gateway that a section starts runs until the section ends; then it is told to stop and must end with 0.
     """
-    with ExitStack() as gateways, _Session(tmp_path) as session:
+    with ExitStack() as gateways, _broker(document, tmp_path), _Session(tmp_path) as session:
         section = 0
         for block in (b for b in BLOCKS if b.document == document):
             if block.section != section:
@@ -125,6 +127,18 @@ class _Session:
         self._python.stdin.flush()
         error = json.loads(self._python.stdout.readline())
         assert not error, f"{block}: {error}"
+
+
+@contextmanager
+def _broker(document: Path, folder: Path) -> Iterator[None]:
+    """Run a Kafka broker on its default port for the document that expects one; skipped without Java."""
+    if document.name != "kafka.md":
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "telflow-default-broker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with run_broker(folder / "kafka", 9092, **{"auto.create.topics.enable": "true"}):
+            yield
 
 
 @contextmanager

@@ -1,0 +1,31 @@
+"""A dataflow that copies logs from one Kafka topic to another, to be killed (`test_kafka_crash.py`)."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource
+from connectors.kafka.settings import LogsTopicSettings, LogsTopicsSettings
+
+brokers = (os.environ["BROKER"],)
+reads = KafkaReceiverSettings(
+    brokers=brokers,
+    group_id=os.environ["GROUP"],
+    traces=None,
+    metrics=None,
+    logs=LogsTopicsSettings(topics=(os.environ["FROM"],)),
+    initial_offset="earliest",
+    max_batch_bytes=4096,
+    commit_interval=timedelta(milliseconds=100),
+)
+writes = KafkaExporterSettings(brokers=brokers, logs=LogsTopicSettings(topic=os.environ["TO"]))
+
+flow = Dataflow("copy")
+stream = op.input("read", flow, KafkaSource(reads, recovery_dir=Path(os.environ["RECOVERY"])))
+keyed = op.key_on("key", stream, lambda batch: batch.signal.value)
+op.output("write", keyed, KafkaSink(writes))
