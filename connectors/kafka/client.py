@@ -86,6 +86,7 @@ class ErrorLog:
         self._now_s = now_s
         self._said_s: dict[str, float] = {}
         self.library = logging.getLogger(f"{__name__}.librdkafka")
+        self.library.addHandler(logging.NullHandler())
         self.library.propagate = False  # what matters of it comes through `error_cb`, in one line instead of five
 
     def __call__(self, error: KafkaError) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "KafkaEncoding",
     "KafkaExporterSettings",
     "KafkaReceiverSettings",
+    "KafkaTlsSettings",
     "LogsTopicSettings",
     "LogsTopicsSettings",
     "MetricsTopicSettings",

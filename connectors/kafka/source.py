@@ -26,7 +26,7 @@ from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding
 from telflow.delivery.committed import CommittedStates
-from telflow.errors import DecodeError, TelflowError
+from telflow.errors import ConfigError, DecodeError, TelflowError
 from telflow.schema import Signal
 
 if TYPE_CHECKING:
@@ -158,7 +158,11 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
 
     @override
     def list_parts(self) -> list[str]:
-        counts = self.reader.counts(timeout_s=self.settings.startup_timeout.total_seconds())
+        try:
+            counts = self.reader.counts(timeout_s=self.settings.startup_timeout.total_seconds())
+        except ConfigError:
+            self.close()
+            raise
         self._known = dict(counts)
         for topic in (topic for topic, count in counts.items() if not count):
             _LOG.warning("%s: there is no topic %s yet; it is read as soon as there is", self.name, topic)

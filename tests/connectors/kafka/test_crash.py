@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from bytewax.recovery import init_db_dir
@@ -44,6 +45,12 @@ def test_nothing_is_lost_when_workers_are_killed(broker: Broker, topic: str, tmp
             written += 200
             time.sleep(0.02)
 
+    def copied_so_far() -> int:
+        return sum(broker.end(target))
+
+    def moved_on(before: int) -> bool:
+        return copied_so_far() > before
+
     def lag() -> int:
         return sum(broker.lag(topic, topic, number) for number in range(PARTITIONS))
 
@@ -53,9 +60,9 @@ def test_nothing_is_lost_when_workers_are_killed(broker: Broker, topic: str, tmp
     lags: list[int] = []
     try:
         for _ in range(KILLS):
-            before = sum(broker.end(target))
+            before = copied_so_far()
             with Cluster(FLOW, processes=1, environment=environment, arguments=arguments) as run:
-                run.wait_until(lambda before=before: sum(broker.end(target)) > before)
+                run.wait_until(partial(moved_on, before))
                 time.sleep(rng.uniform(0, 1.5))
                 run.kill()
             lags.append(lag())
