@@ -56,6 +56,7 @@ class TelemetryBatch:
     scopes: pa.RecordBatch
     unknown_fields: int = 0
     _num_bytes: int | None = field(default=None, init=False)
+    _is_whole: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signal", Signal(self.signal))
@@ -69,6 +70,20 @@ class TelemetryBatch:
     def empty(cls, signal: Signal) -> TelemetryBatch:
         """Return a batch without rows."""
         return cls(signal, _NO_ROWS[signal], _NO_RESOURCES, _NO_SCOPES)
+
+    @classmethod
+    def decoded(
+        cls, signal: Signal, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch, unknown: int
+    ) -> TelemetryBatch:
+        """Return a batch of tables that native code has just made; see `is_whole`."""
+        batch = cls(signal, records, resources, scopes, unknown)
+        object.__setattr__(batch, "_is_whole", True)
+        return batch
+
+    @property
+    def is_whole(self) -> bool:
+        """True when the tables are known to hold their rows and nothing else: they are no views of larger ones."""
+        return self._is_whole
 
     @property
     def num_rows(self) -> int:

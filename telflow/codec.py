@@ -138,7 +138,7 @@ def decode_many(
         (limits.payload_bytes, limits.expansion_bytes, limits.depth),
         (RECORD_SCHEMAS[signal], RESOURCES, SCOPES),
     )
-    return TelemetryBatch(signal, records, resources, scopes, unknown)
+    return TelemetryBatch.decoded(signal, records, resources, scopes, unknown)
 
 
 class Collected(NamedTuple):
@@ -211,7 +211,7 @@ class Collector:
     def finish(self) -> TelemetryBatch | None:
         """Return what was added since the last call, as a batch; None when there was nothing."""
         found = self._native.finish(self._schemas)
-        return None if found is None else TelemetryBatch(self._signal, *found)
+        return None if found is None else TelemetryBatch.decoded(self._signal, *found)
 
 
 def encode(batch: TelemetryBatch, encoding: Encoding = "protobuf") -> bytes:

@@ -95,7 +95,7 @@ class Redactor:
         unjudged: dict[str, pa.Array] = {}
         for name, table in (("record", batch.records), ("resource", batch.resources), ("scope", batch.scopes)):
             # What a slice does not show would leave the process with it: copy what it shows.
-            changed, failed, found = self._native.redact(name, table, not is_exact(table))
+            changed, failed, found = self._native.redact(name, table, not (batch.is_whole or is_exact(table)))
             tables[name] = table if changed is None else changed
             if failed is not None:
                 unjudged[name] = failed

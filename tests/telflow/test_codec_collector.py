@@ -15,6 +15,7 @@ from bench.payloads import payload
 from telflow import Signal
 from telflow.codec import Collector, Limits, decode, decode_many, encode
 from telflow.errors import DecodeError
+from telflow.governance.exactness import is_exact
 from tests.same import assert_same_batch
 from tests.strategies import mutations, requests, thorough
 from tests.wire import delimited
@@ -67,6 +68,9 @@ def test_bad_payloads_leave_no_trace(signal: Signal) -> None:
         assert_same_batch(batch, expected)
         assert batch.unknown_fields == expected.unknown_fields
         assert collector.finish() is None
+        # What was refused is not in the buffers either, as `is_whole` promises.
+        assert batch.is_whole
+        assert all(is_exact(table) for table in (batch.records, batch.resources, batch.scopes))
 
     check()
 
