@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from connectors.otlp.grpc_server import GrpcServer
 from connectors.otlp.http_server import HttpServer
+from connectors.otlp.protocol import ExportHandler
 from connectors.otlp.reception import Reception
+from connectors.otlp.record_limit import RecordLimit
 from connectors.otlp.settings import OtlpReceiverSettings
 from telflow.accounting import LEDGER, Ledger
 from telflow.delivery.intake import Intake
@@ -53,7 +55,12 @@ class OtlpReceiver:
             now_unix_nano: The clock of arrival times.
         """
         self._name = name
-        handler = Reception(intake, tenant=settings.tenant, component=name, ledger=ledger, now_unix_nano=now_unix_nano)
+        whose, limit = settings.tenant, settings.max_record_bytes
+        handler: ExportHandler = Reception(
+            intake, tenant=whose, component=name, ledger=ledger, now_unix_nano=now_unix_nano
+        )
+        if limit is not None:
+            handler = RecordLimit(handler, limit, tenant=whose, component=name, ledger=ledger)
         header, reuse_port = settings.tenant_header, settings.reuse_port
         self._grpc = self._http = None
         if settings.grpc is not None:

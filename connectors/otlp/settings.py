@@ -214,6 +214,10 @@ class OtlpReceiverSettings(Settings):
     """Header (gRPC: metadata key) whose value names the tenant, for example ``x-scope-orgid``. Anyone who can reach
     the port can write any name into it: set it only where all senders are trusted."""
 
+    max_record_bytes: int | None = Field(default=4 * _MIB, ge=1024)
+    """A larger span, log record or data point is left out of its request; the sender is told how many were (partial
+    success). By default what destinations over gRPC take as a whole request; null: no limit but the request's."""
+
     reuse_port: bool = False
     """Let several processes of a host listen on the same ports (SO_REUSEPORT)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,6 @@ from tests.connectors.otlp.conftest import request_message
 from tests.oracle import batch_from_message
 
 PROTOCOLS = ["grpc", "http/protobuf"]
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a server's certificate for gateway.test, and a client's."""
-    folder = tmp_path_factory.mktemp("certificates")
-    openssl(folder, "req -x509 -newkey ec:ec.txt -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
-    for name in ("server", "client"):
-        openssl(folder, f"req -newkey ec:ec.txt -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
-        (folder / "san.txt").write_text("subjectAltName=DNS:gateway.test\n")
-        openssl(
-            folder,
-            f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.txt "
-            f"-out {name}.pem",
-        )
-    return folder
-
-
-def openssl(folder: Path, command: str) -> None:
-    parameters = folder / "ec.txt"
-    if not parameters.exists():
-        make = ["openssl", "ecparam", "-name", "prime256v1", "-out", str(parameters)]
-        subprocess.run(make, check=True, capture_output=True)
-    subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
 
 
 def server(folder: Path, *, mutual: bool) -> NullOtlpServer:
