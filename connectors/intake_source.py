@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from telflow.batch import TelemetryBatch
 from telflow.delivery.intake import Intake
+from telflow.delivery.log_intake import ResumableIntake
 
 __all__ = ["IntakeSource"]
 
@@ -17,6 +18,9 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
     """Batches from an intake, in order of arrival, until the intake is closed and empty.
+
+    Its state is the position of the last request taken, in an intake that can go back there (`LogIntake`); what lies
+    before it is given up for good when the epoch is committed. Beside any other intake the state stays as it is.
 
     The source waits inside `next_batch` and asks to be called again at once: the engine's own timer would add a
     millisecond to every batch and poll an idle gateway far more often.
@@ -53,6 +57,8 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _IntakePartition:
+        if isinstance(self._intake, ResumableIntake):
+            self._intake.resume(resume_state)
         return _IntakePartition(
             self._intake, self._wait_s, self._max_bytes_per_poll, self._epoch_budget_bytes, resume_state or 0
         )
@@ -60,17 +66,23 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
 
 class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
     def __init__(
-        self, intake: Intake, wait_s: float, max_bytes_per_poll: int, epoch_budget_bytes: int | None, taken: int
+        self, intake: Intake, wait_s: float, max_bytes_per_poll: int, epoch_budget_bytes: int | None, position: int
     ) -> None:
         self._intake = intake
         self._wait_s = wait_s
         self._max_bytes_per_poll = max_bytes_per_poll
         self._epoch_budget_bytes = epoch_budget_bytes
         self._epoch_bytes = 0
-        self._taken = taken
+        self._position = position
+        self._resumable = intake if isinstance(intake, ResumableIntake) else None
+        self._snapshotted: int | None = None
 
     @override
     def next_batch(self) -> list[TelemetryBatch]:
+        if self._resumable is not None and self._snapshotted is not None:
+            # The engine begins no epoch before the one before it is committed (tests/telflow/delivery/test_committed).
+            self._resumable.commit(self._snapshotted)
+            self._snapshotted = None
         if self._epoch_budget_bytes is not None and self._epoch_bytes >= self._epoch_budget_bytes:
             return []
         batches = self._intake.take(timeout_s=self._wait_s, max_bytes=self._max_bytes_per_poll)
@@ -78,7 +90,8 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             raise StopIteration
         if self._epoch_budget_bytes is not None:
             self._epoch_bytes += sum(batch.num_bytes for batch in batches)
-        self._taken += len(batches)
+        if self._resumable is not None:
+            self._position = self._resumable.position
         return batches
 
     @override
@@ -91,4 +104,5 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
     @override
     def snapshot(self) -> int:
         self._epoch_bytes = 0
-        return self._taken
+        self._snapshotted = self._position
+        return self._position

@@ -12,15 +12,13 @@ It is SQLite in WAL mode, a store that is kept and tested by others; telflow add
 * **Trim.** What lies at or below a position is forgotten at once and erased soon after, in small transactions between
   those of the appending threads.
 
-Payloads are compressed in the appending thread, outside every lock: zstd level -5, which on OTLP takes 0.7 times the
-CPU time of level 1 and writes 1.3 times its bytes (measured; on the whole it is the cheapest for the processor). Each
-carries a checksum, because SQLite has none in its pages.
+Payloads are compressed in the appending thread, outside every lock: zstd level -5, which takes 0.7 times the CPU time
+of level 1 and writes 1.3 times its bytes (measured). Each carries a checksum, because SQLite has none in its pages.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +34,7 @@ from telflow.delivery.log_entry import (
     Entry,
     LogCounters,
     Loss,
+    LossReport,
     PartitionStats,
     expire,
     partition_stats,
@@ -50,7 +49,6 @@ from telflow.errors import TelflowError
 
 __all__ = ["Durability", "Entry", "Log", "LogCounters", "LogError", "LogFull", "Loss", "PartitionStats"]
 
-_LOG = logging.getLogger(__name__)
 _SLICE_ENTRIES = 256
 _SLICE_BYTES = 2 << 20
 _SLICE_PAUSE_S = 0.001
@@ -99,7 +97,7 @@ class Log:
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
         self._max_age_s = max_age_s
-        self._on_loss = on_loss
+        self._losses = LossReport(path, self.counters, on_loss)
         self._now_unix_nano = now_unix_nano
         self._disk = DiskRoom(path.parent, min_free_bytes)
         self._file = LogFile(path, fsync=durability is Durability.FSYNC)
@@ -127,13 +125,17 @@ class Log:
 
     @property
     def stored_bytes(self) -> int:
-        """Compressed payload bytes on the disk, those included that are trimmed and not erased yet."""
+        """Compressed payload bytes on the disk, trimmed ones that are not erased yet included."""
         return self._held_bytes
 
     @property
     def max_bytes(self) -> int:
         """The byte budget."""
         return self._max_bytes
+
+    def watch(self, on_loss: Callable[[Sequence[Loss]], None]) -> None:
+        """Set `on_loss` after the fact, for whoever reads the log; it is told of earlier losses too."""
+        self._losses.watch(on_loss)
 
     def last_position(self, partition: str) -> int:
         """Return the position of the newest entry ever appended; 0 when there never was one."""
@@ -196,7 +198,7 @@ class Log:
         with self._reading:
             self._check_open()
             entries = read_entries(self._file.reader.rows, found, after=after, max_bytes=max_bytes, losses=losses)
-        self._report(losses)
+        self._losses.tell(losses)
         return entries
 
     def trim(self, partition: str, position: int) -> int:
@@ -231,9 +233,7 @@ class Log:
             while found.last_position > beyond:
                 after = max(beyond, found.last_position - _SLICE_ENTRIES)
                 with self._reading:
-                    rows = self._file.reader.slices(
-                        found.number, after=after, through=found.last_position, limit=_SLICE_ENTRIES
-                    )
+                    rows = self._file.reader.slices(found.number, after=after, limit=_SLICE_ENTRIES)
                 state = without(found, rows)
                 state.last_position = after
                 state.trimmed_to = min(found.trimmed_to, after)
@@ -425,8 +425,7 @@ class Log:
         oldest = self._now_unix_nano() - int(self._max_age_s * 1e9)
         for found in list(self._partitions.values()):
             while losses := self._expire_some(found, oldest):
-                self.counters.expired_entries += len(losses)
-                self._report(losses)
+                self._losses.tell(losses)
 
     def _expire_some(self, found: Partition, oldest: int) -> list[Loss]:
         with self._reading:
@@ -469,19 +468,6 @@ class Log:
     def _checkpoint(self) -> None:
         self._file.checkpoint()
         self.counters.checkpoints += 1
-
-    def _report(self, losses: Sequence[Loss]) -> None:
-        if not losses:
-            return
-        damaged = sum(loss.reason == "damaged" for loss in losses)
-        if damaged:
-            self.counters.damaged_entries += damaged
-            _LOG.error(
-                "%s: %d entries of partition %s are damaged on the disk, the first at position %d",
-                *(self.path, damaged, losses[0].partition, losses[0].position),
-            )
-        if self._on_loss is not None:
-            self._on_loss(losses)
 
     def _check_open(self) -> None:
         if self._closed:

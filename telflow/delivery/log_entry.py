@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, cast
 
 import zstandard
@@ -19,6 +21,7 @@ __all__ = [
     "Entry",
     "LogCounters",
     "Loss",
+    "LossReport",
     "PartitionStats",
     "compress",
     "expire",
@@ -29,6 +32,7 @@ __all__ = [
     "without",
 ]
 
+_LOG = logging.getLogger(__name__)
 _LEVEL = -5
 
 Encoding = Literal["protobuf", "json", "arrow"]
@@ -223,6 +227,45 @@ def expire(partition: Partition, rows: Iterable[Slice], oldest_unix_nano: int) -
             partition.trimmed_to = row.position
             losses.append(Loss(partition.name, row.position, "expired", Signal(row.signal), row.tenant, row.records))
     return losses
+
+
+class LossReport:
+    """Tells of losses, or keeps them until somebody wants to know."""
+
+    def __init__(self, path: Path, counters: LogCounters, on_loss: Callable[[Sequence[Loss]], None] | None) -> None:
+        self._path = path
+        self._counters = counters
+        self._on_loss = on_loss
+        self._untold: list[Loss] = []
+        self._telling = threading.Lock()
+
+    def watch(self, on_loss: Callable[[Sequence[Loss]], None]) -> None:
+        """Tell `on_loss` from now on, and what nobody has been told yet."""
+        with self._telling:
+            self._on_loss = on_loss
+            untold, self._untold = self._untold, []
+        if untold:
+            on_loss(untold)
+
+    def tell(self, losses: Sequence[Loss]) -> None:
+        """Count losses of one partition and one reason, and pass them on."""
+        if not losses:
+            return
+        first = losses[0]
+        if first.reason == "damaged":
+            self._counters.damaged_entries += len(losses)
+        else:
+            self._counters.expired_entries += len(losses)
+        _LOG.error(
+            "%s: %d entries of partition %s are %s, the first at position %d",
+            *(self._path, len(losses), first.partition, first.reason, first.position),
+        )
+        with self._telling:
+            on_loss = self._on_loss
+            if on_loss is None:
+                self._untold.extend(losses)
+        if on_loss is not None:
+            on_loss(losses)
 
 
 def within(rows: list[Slice], size: int) -> list[Slice]:

@@ -163,7 +163,7 @@ class LogReader:
             for row in rows:
                 yield Row._make(row)
 
-    def slices(self, number: int, *, after: int, through: int, limit: int) -> list[Slice]:
+    def slices(self, number: int, *, after: int, limit: int, through: int = POSITIONS - 1) -> list[Slice]:
         """Return the metadata of up to `limit` entries in order, without reading their payloads."""
         base = number * POSITIONS
         return self._slices(base, "id > ? AND id <= ? ORDER BY id LIMIT ?", (base + after, base + through, limit))
