@@ -103,7 +103,7 @@ def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, sour
         for name, part, port in (("grpc", otlp.grpc, ports.grpc), ("http", otlp.http, ports.http))
         if part is not None and port is not None
     }
-    destinations = [f"{name} ({e.protocol}, {e.endpoint})" for name, e in settings.exporters.items()]
+    destinations = [f"{name} ({e.protocol}, {e.where})" for name, e in settings.exporters.items()]
     destinations += [f"{name} (kafka, {', '.join(e.brokers)})" for name, e in settings.kafka.items()]
     destinations += [f"archive ({settings.archive.path})"] if settings.archive else []
     destinations += ["console"] if settings.console or not destinations else []

@@ -8,8 +8,8 @@ from typing import Any
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
+from connectors.otlp.balanced import connect_all
 from connectors.otlp.settings import OtlpExporterSettings
-from connectors.otlp.transport import connect
 from telflow.accounting import LEDGER, Ledger
 from telflow.batch import TelemetryBatch
 from telflow.delivery.clock import Clock
@@ -44,7 +44,7 @@ class OtlpSink(FixedPartitionedSink[TelemetryBatch, State]):
         ledger: Ledger = LEDGER,
         log: Log | None = None,
         dead_letters: DeadLetters | None = None,
-        connect: Callable[[OtlpExporterSettings], Transport | Router] = connect,
+        connect: Callable[[OtlpExporterSettings], Transport | Router] = connect_all,
         clock: Clock | None = None,
     ) -> None:
         """Describe the sink.

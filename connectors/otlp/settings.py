@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from telflow.delivery.balancing import Strategy
+from telflow.delivery.endpoints import HealthCheckSettings
 from telflow.delivery.queue_settings import DeliverySettings
 from telflow.settings import Duration, Settings, Switchable
 
@@ -286,25 +288,71 @@ class OtlpConnectionSettings(Settings):
         base = self.endpoint if has_scheme else f"{'https' if self.tls else 'http'}://{self.endpoint}"
         return base.rstrip("/")
 
+    @property
+    def where(self) -> str:
+        """The endpoint, or all of them, for a person to read."""
+        return self.endpoint
+
     @model_validator(mode="after")
     def _check_endpoint(self) -> Self:
+        self._check_where()
+        return self
+
+    def _check_where(self) -> None:
+        if self.protocol == "grpc" and self.compression == "zstd":
+            raise ValueError("expected compression none or gzip with protocol grpc, got zstd; use http/protobuf")
         if self.protocol == "grpc":
             split_address(self.target)
-            if self.compression == "zstd":
-                raise ValueError("expected compression none or gzip with protocol grpc, got zstd; use http/protobuf")
         else:
             parts = urlsplit(self.url)
             if not parts.hostname or parts.query or parts.fragment:
                 raise ValueError(f"endpoint: expected a URL such as http://localhost:4318, got {self.endpoint!r}")
         if self.tls is not None and self.endpoint.startswith("http://"):
             raise ValueError("endpoint: expected https:// together with tls, got http://")
-        return self
 
 
 class OtlpExporterSettings(OtlpConnectionSettings, DeliverySettings):
     """Sends OTLP to a backend, a Collector or another gateway."""
 
+    endpoint: str = ""
+    """Where to: ``host:port`` or ``https://host:port`` for gRPC; for HTTP the URL that ``/v1/traces`` and the like are
+    appended to. This or `endpoints`."""
+
+    endpoints: tuple[str, ...] = ()
+    """Several endpoints of one destination, written like `endpoint`; `strategy` says which of them gets what."""
+
+    strategy: Strategy = "failover"
+    """With `endpoints`: ``failover``, the first that is well, in their order; ``round_robin``, each in turn;
+    ``least_pending``, the one with the fewest requests on their way; ``consistent_hash``, records with the same
+    `hash_key` to the same endpoint."""
+
+    hash_key: str = Field(default="trace_id", min_length=1)
+    """With ``consistent_hash``: ``trace_id``, ``tenant``, or an attribute of the record or else of its resource.
+    Records without it, data points above all, go by their resource's ``service.name``."""
+
+    health_check: HealthCheckSettings = HealthCheckSettings()
+    """With `endpoints`: when one is taken out, and how it comes back."""
+
+    @property
+    def where(self) -> str:
+        """See `OtlpConnectionSettings.where`."""
+        return self.endpoint or f"{self.strategy} of {', '.join(self.endpoints)}"
+
     @property
     def connections(self) -> int:
         """See `OtlpConnectionSettings.connections`."""
         return self.sending_queue.num_consumers
+
+    def alone(self, endpoint: str) -> Self:
+        """Return the settings of one of several endpoints."""
+        return self.model_copy(update={"endpoint": endpoint, "endpoints": ()})
+
+    def _check_where(self) -> None:
+        if bool(self.endpoint) == bool(self.endpoints):
+            raise ValueError("expected endpoint or endpoints, got " + ("both" if self.endpoint else "neither"))
+        if len(set(self.endpoints)) < len(self.endpoints):
+            raise ValueError("endpoints: expected each endpoint once")
+        for settings in map(self.alone, self.endpoints):
+            settings._check_where()  # noqa: SLF001 - its own
+        if self.endpoint:
+            super()._check_where()

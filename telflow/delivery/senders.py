@@ -192,7 +192,7 @@ class Senders:
             answer = self._send_to(request.route, request.signal, request.body)
         finally:
             well = answer is not None and (answer.verdict is not Verdict.RETRYABLE or answer.status in _QUOTA)
-            self.breaker.record(success=well)
+            self.breaker.record(success=well or (self._router is not None and self._router.well))
         return answer
 
     def _ready(self, parcel: Parcel, request: Request) -> Sequence[Request]:

@@ -61,6 +61,11 @@ class Transport(Protocol):
 class Router(Protocol):
     """Connections to several endpoints, of which each record has its own; may be used by several threads at once."""
 
+    @property
+    def well(self) -> bool:
+        """Whether any endpoint is well; while one is, a failure is not one of the whole destination."""
+        ...
+
     def split(self, batch: TelemetryBatch) -> Sequence[tuple[str, TelemetryBatch]]:
         """Return (route, records) for each endpoint that shall get some of a batch now."""
         ...
