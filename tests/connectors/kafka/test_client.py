@@ -18,7 +18,7 @@ from connectors.kafka.client import ErrorLog, client_options, load_library
 from connectors.kafka.settings import KafkaClientSettings, KafkaTlsSettings, LogsTopicSettings, SaslSettings
 from telflow.accounting import Ledger
 from telflow.errors import ConfigError
-from tests.connectors.otlp.test_tls import openssl
+from tests.certificates import make_certificates
 from tests.kafka_broker import Broker, free_ports, run_broker
 from tests.kafka_flow import read
 from tests.numbered_logs import logs
@@ -28,12 +28,7 @@ from tests.numbered_logs import logs
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, str, Path]]:
     """A broker with a second door: TLS with client certificates, and SASL; its address and the authority's folder."""
     folder = tmp_path_factory.mktemp("guarded")
-    openssl(folder, "req -x509 -newkey ec:ec.txt -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
-    (folder / "san.txt").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name in ("server", "client"):
-        openssl(folder, f"req -newkey ec:ec.txt -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
-        signed = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.txt"
-        openssl(folder, f"{signed} -out {name}.pem")
+    make_certificates(folder, dict.fromkeys(("server", "client"), "subjectAltName=IP:127.0.0.1"))
     (folder / "store.pem").write_text((folder / "server.key").read_text() + (folder / "server.pem").read_text())
     [port, door, controller] = free_ports(3)
     settings = {

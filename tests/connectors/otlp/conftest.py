@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from connectors.otlp.settings import GrpcServerSettings, HttpServerSettings, Otl
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger
 from telflow.delivery.intake import MemoryIntake
+from tests.certificates import make_certificates
 from tests.oracle import REQUESTS
 
 PROTOBUF = "application/x-protobuf"
@@ -119,19 +119,10 @@ Start = Callable[..., Running]
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority; certificates of gateway.test, client.test and stranger.test; `bare` has but a common name."""
     folder = tmp_path_factory.mktemp("certificates")
-    _openssl(folder, "ecparam -name prime256v1 -out ec.txt")
-    _openssl(folder, "req -x509 -newkey ec:ec.txt -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
-    for name, host in (("server", "gateway"), ("client", "client"), ("stranger", "stranger"), ("bare", "")):
-        _openssl(folder, f"req -newkey ec:ec.txt -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
-        extensions = f"subjectAltName=DNS:{host}.test" if host else "basicConstraints=CA:FALSE"
-        (folder / "extensions.txt").write_text(f"{extensions}\n")
-        sign = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
-        _openssl(folder, f"{sign} -extfile extensions.txt -out {name}.pem")
+    hosts = {"server": "gateway", "client": "client", "stranger": "stranger"}
+    names = {name: f"subjectAltName=DNS:{host}.test" for name, host in hosts.items()}
+    make_certificates(folder, {**names, "bare": "basicConstraints=CA:FALSE"})
     return folder
-
-
-def _openssl(folder: Path, command: str) -> None:
-    subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture
