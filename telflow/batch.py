@@ -27,6 +27,7 @@ Level = Literal["record", "resource", "scope"]
 _NO_ROWS = {signal: pa.RecordBatch.from_pylist([], schema=schema) for signal, schema in RECORD_SCHEMAS.items()}
 _NO_RESOURCES = pa.RecordBatch.from_pylist([], schema=RESOURCES)
 _NO_SCOPES = pa.RecordBatch.from_pylist([], schema=SCOPES)
+_FIELDS = ("signal", "records", "resources", "scopes", "unknown_fields", "_num_bytes", "_is_whole")
 _PLACES: dict[Literal["resource", "scope"], int] = {"resource": 0, "scope": 1}
 """Columns of `records` that hold row numbers into the other tables."""
 
@@ -75,9 +76,13 @@ class TelemetryBatch:
     def decoded(
         cls, signal: Signal, records: pa.RecordBatch, resources: pa.RecordBatch, scopes: pa.RecordBatch, unknown: int
     ) -> TelemetryBatch:
-        """Return a batch of tables that native code has just made; see `is_whole`."""
-        batch = cls(signal, records, resources, scopes, unknown)
-        object.__setattr__(batch, "_is_whole", True)
+        """Return a batch of tables that native code has just made; see `is_whole`.
+
+        Nothing is checked: that would take as long as reading fifty records, which matters to small requests.
+        """
+        batch = object.__new__(cls)
+        for name, value in zip(_FIELDS, (Signal(signal), records, resources, scopes, unknown, None, True), strict=True):
+            object.__setattr__(batch, name, value)
         return batch
 
     @property

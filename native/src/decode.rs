@@ -13,6 +13,7 @@ mod pool;
 mod traces;
 mod values;
 
+use arrow_array::ffi::FFI_ArrowArray;
 use arrow_array::{Array, RecordBatch, StructArray};
 use arrow_pyarrow::ToPyArrow;
 use pyo3::prelude::*;
@@ -20,7 +21,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
 use crate::descriptor::Signal;
 use crate::error::ParseError;
-use crate::interchange::batch_to_python;
+use crate::interchange::exported_batch_to_python;
 use crate::json::decode_json;
 use crate::schema;
 use collector::Collector;
@@ -91,20 +92,33 @@ type PySchemas<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 /// Records, resources, scopes, and how many unknown fields were skipped.
 type PyDecoded<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, u64);
 
+/// A batch on its way to Python.
+struct Exported {
+    tables: [FFI_ArrowArray; 3],
+    unknown: u64,
+}
+
 impl Decoded {
-    /// With the schemas as Python objects: telling pyarrow anew would cost as much as decoding a hundred records.
-    fn into_python<'py>(self, schemas: &PySchemas<'py>) -> PyResult<PyDecoded<'py>> {
-        Ok((
-            to_python(self.records, &schemas.0)?,
-            to_python(self.resources, &schemas.1)?,
-            to_python(self.scopes, &schemas.2)?,
-            self.unknown,
-        ))
+    fn export(self) -> Exported {
+        Exported {
+            tables: [self.records, self.resources, self.scopes]
+                .map(|table| FFI_ArrowArray::new(&StructArray::from(table).into_data())),
+            unknown: self.unknown,
+        }
     }
 }
 
-fn to_python<'py>(batch: RecordBatch, schema: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    batch_to_python(&StructArray::from(batch).into_data(), schema)
+impl Exported {
+    /// With the schemas as Python objects: telling pyarrow anew would cost as much as decoding a hundred records.
+    fn into_python<'py>(mut self, schemas: &PySchemas<'py>) -> PyResult<PyDecoded<'py>> {
+        let [records, resources, scopes] = &mut self.tables;
+        Ok((
+            exported_batch_to_python(records, &schemas.0)?,
+            exported_batch_to_python(resources, &schemas.1)?,
+            exported_batch_to_python(scopes, &schemas.2)?,
+            self.unknown,
+        ))
+    }
 }
 
 /// What `schema.rs` says of a signal's records, of resources and of scopes.
@@ -139,19 +153,20 @@ fn py_decode<'py>(
         expansion_bytes,
         depth,
     };
-    let decoded = py.detach(|| {
+    let exported = py.detach(|| {
         let payloads: Vec<&[u8]> = payloads.iter().map(|p| p.as_ref()).collect();
         let tenants: Vec<Option<&str>> = tenants
             .iter()
             .map(|t| t.as_ref().map(|t| t.as_ref()))
             .collect();
-        if json {
+        let decoded = if json {
             decode_json(signal, &payloads, &tenants, bounds)
         } else {
             decode(signal, &payloads, &tenants, bounds)
-        }
+        };
+        decoded.map(Decoded::export)
     })?;
-    decoded.into_python(&schemas)
+    exported.into_python(&schemas)
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::descriptor::Signal;
-use crate::interchange::batch_from_python;
+use crate::interchange::Inlet;
 use backward::Backward;
 use groups::Groups;
 use input::{Failure, Result};
@@ -100,14 +100,25 @@ fn parts(wanted: Wanted, batch: &Batch, source: &impl Source) -> Result<Vec<Vec<
 }
 
 fn import(
+    signal: Signal,
     records: &Bound<'_, PyAny>,
     resources: &Bound<'_, PyAny>,
     scopes: &Bound<'_, PyAny>,
 ) -> PyResult<Batch> {
+    static SPANS: Inlet = Inlet::new();
+    static LOG_RECORDS: Inlet = Inlet::new();
+    static DATA_POINTS: Inlet = Inlet::new();
+    static RESOURCES: Inlet = Inlet::new();
+    static SCOPES: Inlet = Inlet::new();
+    let inlet = match signal {
+        Signal::Traces => &SPANS,
+        Signal::Logs => &LOG_RECORDS,
+        Signal::Metrics => &DATA_POINTS,
+    };
     Ok(Batch {
-        records: batch_from_python(records)?,
-        resources: batch_from_python(resources)?,
-        scopes: batch_from_python(scopes)?,
+        records: inlet.batch(records)?,
+        resources: RESOURCES.batch(resources)?,
+        scopes: SCOPES.batch(scopes)?,
     })
 }
 
@@ -130,7 +141,7 @@ fn py_encode<'py>(
     scopes: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let signal = Signal::parse(signal)?;
-    let batch = import(records, resources, scopes)?;
+    let batch = import(signal, records, resources, scopes)?;
     let (out, text) = py.detach(|| {
         let out = encode(signal, &batch, BUFFER.take())?;
         let text = if json {
@@ -159,9 +170,10 @@ fn py_encode_split<'py>(
     scopes: &Bound<'py, PyAny>,
     max_bytes: usize,
 ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    let batch = import(records, resources, scopes)?;
+    let signal = Signal::parse(signal)?;
+    let batch = import(signal, records, resources, scopes)?;
     let wanted = Wanted {
-        signal: Signal::parse(signal)?,
+        signal,
         json,
         limit: max_bytes,
     };

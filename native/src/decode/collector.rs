@@ -232,17 +232,17 @@ impl PyCollector {
         py: Python<'py>,
         schemas: PySchemas<'py>,
     ) -> PyResult<Option<PyDecoded<'py>>> {
-        let decoded = py.detach(|| {
+        let exported = py.detach(|| {
             let mut state = self.lock()?;
             let Some(open) = state.open.take() else {
                 return Ok(None);
             };
             state.expected = open.payload_bytes;
             drop(state);
-            PyResult::Ok(Some(open.finish()?))
+            PyResult::Ok(Some(open.finish()?.export()))
         })?;
-        decoded
-            .map(|decoded| decoded.into_python(&schemas))
+        exported
+            .map(|exported| exported.into_python(&schemas))
             .transpose()
     }
 }

@@ -16,7 +16,7 @@ use crate::schema::{self, value_type as kind};
 const BYTES_PER_ATTRIBUTE: usize = 36;
 
 /// Rows that are put together here before they go to their columns, where each would need a check of its own for room.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 
 struct Block {
     types: [u8; BLOCK],
