@@ -40,6 +40,20 @@ impl<'a> Cursor<'a> {
         self.pos >= self.end
     }
 
+    /// What stands next, unless the message ends before.
+    #[inline(always)]
+    pub fn ahead<const N: usize>(&self) -> Option<&'a [u8; N]> {
+        self.buf.get(self.pos..self.end)?.first_chunk()
+    }
+
+    /// Move past a tag of one byte, when it is what stands next.
+    #[inline(always)]
+    pub fn take(&mut self, tag: u8) -> bool {
+        let found = self.ahead() == Some(&[tag]);
+        self.pos += usize::from(found);
+        found
+    }
+
     /// Field number and wire type as one number, the way they are written.
     #[inline(always)]
     pub fn tag(&mut self) -> Fast<u32> {

@@ -60,6 +60,33 @@ impl Records for LogRecords {
         let (mut time, mut observed_time, mut severity_number) = (0, 0, 0);
         let (mut dropped_attributes, mut flags) = (0, 0);
         let mut content = None;
+        // The fields that nearly every record has, in the order in which encoders write them. The loop reads all others,
+        // and these where they come otherwise.
+        if cursor.take(0x09) {
+            time = cursor.fixed64()?;
+        }
+        if let Some([0x10, found @ ..=0x7f]) = cursor.ahead() {
+            severity_number = i32::from(*found);
+            cursor.pos += 2;
+        }
+        if cursor.take(0x1a) {
+            severity_text = cursor.message()?;
+        }
+        if cursor.take(0x2a) {
+            content = Some(cursor.bytes()?);
+        }
+        if cursor.take(0x32) {
+            self.attributes.push(0x32, &mut cursor, inside, unknown)?;
+        }
+        if cursor.take(0x45) {
+            flags = cursor.fixed32()?;
+        }
+        if let Some([0x4a, 16, ids @ ..]) = cursor.ahead::<28>() {
+            if let [trace @ .., 0x52, 8, _, _, _, _, _, _, _, _] = ids {
+                (trace_id, span_id) = (trace, &ids[18..]);
+                cursor.pos += 28;
+            }
+        }
         while !cursor.is_empty() {
             match cursor.tag()? {
                 0x09 => time = cursor.fixed64()?,

@@ -9,17 +9,16 @@ use arrow_schema::ArrowError;
 use super::columns::{trimmed, Built, Ends};
 use super::cursor::Cursor;
 
-/// Bytes one after another. The buffer is filled with zeros ahead of `end`, so that short pieces can be copied in chunks
-/// of a fixed size, which takes a fraction of the time of a copy of any size.
+/// Bytes one after another. Short pieces are added in chunks of a fixed size, of which only the beginning is kept: that
+/// takes a fraction of the time of a copy of any size.
 pub struct Pool {
     buf: Vec<u8>,
-    end: usize,
     /// What is before it is known to be text.
     checked: usize,
+    /// What is between `checked` and it is known to be ASCII.
+    ascii: usize,
 }
 
-/// Zeros that are written ahead at a time: few enough to be still in the cache when they are overwritten.
-const AHEAD: usize = 8 << 10;
 const CHUNK: usize = 32;
 /// A piece of a payload in which an attribute of less than 128 bytes stands, and two chunks beyond.
 pub const WINDOW: usize = 208;
@@ -28,28 +27,28 @@ impl Pool {
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
             buf: Vec::with_capacity(bytes),
-            end: 0,
             checked: 0,
+            ascii: 0,
         }
     }
 
+    #[inline(always)]
     pub fn end(&self) -> usize {
-        self.end
+        self.buf.len()
     }
 
     /// Add `size` bytes of a window.
     #[inline(always)]
     pub fn push_short(&mut self, window: &[u8; WINDOW], begin: usize, size: usize) {
-        if let Some(room) = self.buf[self.end..].first_chunk_mut::<{ 2 * CHUNK }>() {
-            if let Some(chunk) = window[begin..].first_chunk::<{ 2 * CHUNK }>() {
-                if size <= 2 * CHUNK {
-                    room[..CHUNK].copy_from_slice(&chunk[..CHUNK]);
-                    if size > CHUNK {
-                        room[CHUNK..].copy_from_slice(&chunk[CHUNK..]);
-                    }
-                    self.end += size;
-                    return;
+        if let Some(chunk) = window[begin..].first_chunk::<{ 2 * CHUNK }>() {
+            if size <= 2 * CHUNK {
+                let end = self.buf.len() + size;
+                self.buf.extend_from_slice(&chunk[..CHUNK]);
+                if size > CHUNK {
+                    self.buf.extend_from_slice(&chunk[CHUNK..]);
                 }
+                self.buf.truncate(end);
+                return;
             }
         }
         self.push(&window[begin..begin + size]);
@@ -57,13 +56,7 @@ impl Pool {
 
     #[inline(never)]
     pub fn push(&mut self, bytes: &[u8]) {
-        let end = self.end + bytes.len();
-        if self.buf.len() < end + 2 * CHUNK {
-            self.buf
-                .resize(end + 2 * CHUNK + AHEAD.min(self.end / 4), 0);
-        }
-        self.buf[self.end..end].copy_from_slice(bytes);
-        self.end = end;
+        self.buf.extend_from_slice(bytes);
     }
 
     /// Add the content that `text` stands before, a chunk at once when it is short.
@@ -74,10 +67,11 @@ impl Pool {
             .buf
             .get(text.pos..)
             .and_then(|rest| rest.first_chunk::<CHUNK>());
-        if let (Some(chunk), Some(room)) = (near, self.buf[self.end..].first_chunk_mut::<CHUNK>()) {
+        if let Some(chunk) = near {
             if size <= CHUNK {
-                *room = *chunk;
-                self.end += size;
+                let end = self.buf.len() + size;
+                self.buf.extend_from_slice(chunk);
+                self.buf.truncate(end);
                 return;
             }
         }
@@ -86,22 +80,28 @@ impl Pool {
 
     /// Let `write` append to the bytes.
     pub fn append<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        self.buf.truncate(self.end);
-        let result = write(&mut self.buf);
-        self.end = self.buf.len();
-        result
+        write(&mut self.buf)
+    }
+
+    /// See whether what was added lately is ASCII, while it is still in the cache.
+    pub fn glance(&mut self) {
+        if self.buf[self.ascii..].is_ascii() {
+            self.ascii = self.buf.len();
+        }
     }
 
     pub fn truncate(&mut self, end: usize) {
-        self.end = end;
+        self.buf.truncate(end);
         self.checked = self.checked.min(end);
+        self.ascii = self.ascii.min(end);
     }
 
     /// Whether the pieces added since the last check, of which the last ones end at the last of `ends`, are UTF-8.
     pub fn check(&mut self, ends: &Ends) -> bool {
-        let begin = std::mem::replace(&mut self.checked, self.end);
-        let new = &self.buf[begin..self.end];
-        new.is_ascii()
+        let begin = std::mem::replace(&mut self.checked, self.buf.len());
+        let ascii = std::mem::replace(&mut self.ascii, self.buf.len());
+        let new = &self.buf[begin..];
+        self.buf[ascii..].is_ascii()
             || match std::str::from_utf8(new) {
                 Ok(text) => ends
                     .all()
@@ -115,7 +115,7 @@ impl Pool {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.buf[..self.end]
+        &self.buf
     }
 
     /// Strings that end at `ends`. Fails on invalid UTF-8.
@@ -124,16 +124,19 @@ impl Pool {
     /// as long as this one.
     pub fn strings(mut self, ends: Ends, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
         if !self.check(&ends) {
-            return Err(ArrowError::InvalidArgumentError("invalid UTF-8".to_owned()));
+            return Err(not_text());
         }
         self.binary(ends, nulls)
     }
 
-    pub fn binary(mut self, ends: Ends, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        self.buf.truncate(self.end);
+    pub fn binary(self, ends: Ends, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
         let data = Buffer::from_vec(trimmed(self.buf));
         Ok(Arc::new(BinaryArray::try_new(ends.finish(), data, nulls)?))
     }
+}
+
+fn not_text() -> ArrowError {
+    ArrowError::InvalidArgumentError("invalid UTF-8".to_owned())
 }
 
 /// Strings or byte strings.
@@ -153,14 +156,14 @@ impl Texts {
     #[inline]
     pub fn push(&mut self, text: &[u8]) {
         self.pool.push(text);
-        self.ends.push(self.pool.end);
+        self.ends.push(self.pool.end());
     }
 
     /// The content that `text` stands before.
     #[inline(always)]
     pub fn push_near(&mut self, text: Cursor<'_>) {
         self.pool.push_near(text);
-        self.ends.push(self.pool.end);
+        self.ends.push(self.pool.end());
     }
 
     /// Set row `row` of a column that is empty in nearly every record.
@@ -182,7 +185,7 @@ impl Texts {
     pub fn write_at<T>(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.ends.pad(row);
         let result = self.pool.append(write);
-        self.ends.push(self.pool.end);
+        self.ends.push(self.pool.end());
         result
     }
 
@@ -215,13 +218,16 @@ impl Texts {
         self.pool.check(&self.ends)
     }
 
-    /// For `rows` rows, of which the last ones may not have been reached.
+    /// For `rows` rows, of which the last ones may not have been reached. Fails on invalid UTF-8.
     pub fn strings_of(mut self, rows: usize, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
-        self.ends.pad(rows);
-        self.strings(nulls)
+        if self.check() {
+            self.binary_of(rows, nulls)
+        } else {
+            Err(not_text())
+        }
     }
 
-    /// Like `strings_of`.
+    /// For `rows` rows, of which the last ones may not have been reached.
     pub fn binary_of(mut self, rows: usize, nulls: Option<NullBuffer>) -> Built<ArrayRef> {
         if self.ends.len() == 0 {
             // Without a look at each: in most batches a column of AnyValues has none.

@@ -75,7 +75,41 @@ impl Records for Spans {
         let (mut flags, mut kind, mut start, mut end) = (0, 0, 0, 0);
         let (mut dropped_attributes, mut dropped_events, mut dropped_links) = (0, 0, 0);
         let mut status = None;
+        // The fields that nearly every span has, in the order in which encoders write them. The loop reads all others, and
+        // these where they come otherwise.
+        if let Some([0x0a, 16, ids @ ..]) = cursor.ahead::<28>() {
+            if let [trace @ .., 0x12, 8, _, _, _, _, _, _, _, _] = ids {
+                (trace_id, span_id) = (trace, &ids[18..]);
+                cursor.pos += 28;
+            }
+        }
+        if let Some([0x22, 8, id @ ..]) = cursor.ahead::<10>() {
+            parent_span_id = id;
+            cursor.pos += 10;
+        }
+        if cursor.take(0x2a) {
+            name = cursor.message()?;
+        }
+        if let Some([0x30, found @ ..=0x7f]) = cursor.ahead() {
+            kind = i32::from(*found);
+            cursor.pos += 2;
+        }
+        if let Some([0x39, from @ .., 0x41, _, _, _, _, _, _, _, _]) = cursor.ahead::<18>() {
+            start = u64::from_le_bytes(*from);
+            cursor.pos += 9;
+            if cursor.take(0x41) {
+                end = cursor.fixed64()?;
+            }
+        }
+        if cursor.take(0x4a) {
+            self.attributes.push(0x4a, &mut cursor, inside, unknown)?;
+        }
         while !cursor.is_empty() {
+            if let Some([0x85, 0x01, found @ ..]) = cursor.ahead::<6>() {
+                flags = u32::from_le_bytes(*found);
+                cursor.pos += 6;
+                continue;
+            }
             match cursor.tag()? {
                 0x0a => trace_id = cursor.bytes()?,
                 0x12 => span_id = cursor.bytes()?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::types::{Float64Type, Int64Type, UInt8Type};
 use arrow_array::{ArrayRef, BooleanArray, PrimitiveArray};
-use arrow_buffer::{NullBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 
 use super::columns::{equal_bits, list, structs, trimmed, zeros, Built, Ends};
 use super::cursor::{Cursor, Fast, Irregular};
@@ -38,8 +38,8 @@ pub struct Values {
     texts: Pool,
     text_ends: Ends,
     doubles: Vec<f64>,
-    /// 0 or 1.
-    bools: Vec<u8>,
+    /// Twice the row number of each boolean, plus its value.
+    bools: Vec<u32>,
     bytes: Texts,
 }
 
@@ -101,6 +101,8 @@ impl Values {
         self.ints.extend_from_slice(&self.block.ints[..rows]);
         self.key_ends.extend(&self.block.key_ends[..rows]);
         self.text_ends.extend(&self.block.text_ends[..rows]);
+        self.keys.glance();
+        self.texts.glance();
     }
 
     fn push_string(&mut self, text: &[u8]) {
@@ -110,8 +112,7 @@ impl Values {
 
     #[inline(always)]
     fn push_bool(&mut self, value: bool) {
-        let row = self.len();
-        set_at(&mut self.bools, row, u8::from(value));
+        self.bools.push((self.len() as u32) << 1 | u32::from(value));
         self.add(kind::BOOL, 0);
     }
 
@@ -194,7 +195,8 @@ impl Values {
         self.text_ends.truncate(rows);
         self.texts.truncate(self.text_ends.last());
         self.doubles.truncate(rows);
-        self.bools.truncate(rows);
+        self.bools
+            .truncate(self.bools.partition_point(|b| ((b >> 1) as usize) < rows));
         self.bytes.truncate(rows);
     }
 
@@ -205,7 +207,10 @@ impl Values {
         describe_text(&self.keys.bytes()[self.key_ends.range(row)], out);
         match found {
             kind::STRING => describe_text(&self.texts.bytes()[self.text_ends.range(row)], out),
-            kind::BOOL => out.push(self.bools[row]),
+            kind::BOOL => {
+                let at = self.bools.partition_point(|b| ((b >> 1) as usize) < row);
+                out.push(self.bools[at] as u8 & 1);
+            }
             kind::INT | kind::STRINDEX => out.extend(self.ints[row].to_le_bytes()),
             kind::DOUBLE => out.extend(self.doubles[row].to_le_bytes()),
             kind::ARRAY | kind::KVLIST | kind::BYTES | kind::RAW => {
@@ -236,7 +241,10 @@ impl Values {
             valid.reduce(|a, b| &a | &b).map(NullBuffer::new)
         };
         let strings = nulls_but(rows, &[kind::STRING]);
-        let ints = nulls_but(rows, &[kind::INT, kind::STRINDEX]);
+        // Rare enough that looking for it pays.
+        let strindex = types.contains(&kind::STRINDEX);
+        let kinds = if strindex { 2 } else { 1 };
+        let ints = nulls_but(rows, &[kind::INT, kind::STRINDEX][..kinds]);
         let doubles = nulls_but(self.doubles.len(), &[kind::DOUBLE]);
         let bools = nulls_but(self.bools.len(), &[kind::BOOL]);
         let bytes = nulls_but(
@@ -250,7 +258,10 @@ impl Values {
             self.doubles.resize(rows, 0.0);
             ScalarBuffer::from(trimmed(self.doubles))
         };
-        self.bools.resize(rows, 0);
+        let mut trues = vec![0u8; rows.div_ceil(8)];
+        for b in &self.bools {
+            trues[(b >> 4) as usize] |= (*b as u8 & 1) << (b >> 1 & 7);
+        }
         Ok(vec![
             Arc::new(PrimitiveArray::<UInt8Type>::try_new(
                 trimmed(types).into(),
@@ -262,7 +273,10 @@ impl Values {
                 ints,
             )?),
             Arc::new(PrimitiveArray::<Float64Type>::try_new(doubles_of, doubles)?),
-            Arc::new(BooleanArray::new(equal_bits(&self.bools, 1), bools)),
+            Arc::new(BooleanArray::new(
+                BooleanBuffer::new(Buffer::from_vec(trues), 0, rows),
+                bools,
+            )),
             self.bytes.binary_of(rows, bytes)?,
         ])
     }
