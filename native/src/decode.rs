@@ -1,7 +1,7 @@
 //! OTLP protobuf bytes -> Arrow columns.
 
 mod collector;
-mod columns;
+pub(crate) mod columns;
 mod cursor;
 mod envelope;
 mod logs;

@@ -88,6 +88,18 @@ impl Backward {
         self.bytes(&tail[tail.len() - size..]);
     }
 
+    /// The place in front of what is written, and how much of it there is, for a loop to write into; `continue_at` tells
+    /// where it ended.
+    #[inline(always)]
+    pub fn front(&mut self) -> (&mut [u8], usize) {
+        (&mut self.buf, self.start)
+    }
+
+    #[inline(always)]
+    pub fn continue_at(&mut self, start: usize) {
+        self.start = start;
+    }
+
     #[inline(always)]
     pub fn varint(&mut self, value: u64) {
         if value < 0x80 {

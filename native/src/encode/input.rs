@@ -5,13 +5,15 @@
 use std::ops::Range;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, ByteArrayType};
+use arrow_array::types::{ArrowPrimitiveType, ByteArrayType, UInt8Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, GenericByteArray, ListArray,
     PrimitiveArray, StringArray,
 };
 use arrow_array::{RecordBatch, StructArray};
 use arrow_buffer::NullBuffer;
+
+use crate::decode::columns::equal_bits;
 
 /// Why a batch cannot be written; becomes `telflow.errors.EncodeError`.
 #[derive(Debug)]
@@ -63,6 +65,26 @@ fn nulls(array: &dyn Array) -> Option<&NullBuffer> {
 #[inline(always)]
 fn is_null(nulls: Option<&NullBuffer>, row: usize) -> bool {
     nulls.is_some_and(|nulls| nulls.is_null(row))
+}
+
+/// `nulls`, unless no row whose type is one of `wanted` is null: when only those are read, none has to be asked.
+fn nulls_where<'a>(
+    nulls: Option<&'a NullBuffer>,
+    types: &Numbers<'_, UInt8Type>,
+    wanted: &[u8],
+) -> Option<&'a NullBuffer> {
+    let null = |nulls: &NullBuffer, wanted: &u8| {
+        if !types.values.contains(wanted) {
+            return false;
+        }
+        let wanted = equal_bits(types.values, *wanted);
+        let valid = nulls.inner().bit_chunks();
+        let mut pairs = wanted.bit_chunks().iter_padded().zip(valid.iter_padded());
+        pairs.any(|(wanted, valid)| wanted & !valid != 0)
+    };
+    nulls.filter(|nulls| {
+        nulls.len() != types.len() || wanted.iter().any(|wanted| null(nulls, wanted))
+    })
 }
 
 /// Python's arrays come as they are: check once that no row reaches beyond its buffer, so that none has to be later.
@@ -127,6 +149,19 @@ impl<'a> Texts<'a> {
         )
     }
 
+    /// The same when only rows of the types `wanted` are read.
+    pub fn read_where(mut self, types: &Numbers<'_, UInt8Type>, wanted: &[u8]) -> Self {
+        self.nulls = nulls_where(self.nulls, types, wanted);
+        self
+    }
+
+    /// The ends of some rows, with the end of the one before them, and the bytes; None when a row may be null.
+    #[inline(always)]
+    pub fn plain(&self, rows: Range<usize>) -> Option<(&'a [i32], &'a [u8])> {
+        let ends = self.offsets.get(rows.start..=rows.end)?;
+        self.nulls.is_none().then_some((ends, self.data))
+    }
+
     #[inline]
     pub fn is_null(&self, row: usize) -> bool {
         is_null(self.nulls, row)
@@ -168,6 +203,19 @@ impl<'a, A: ArrowPrimitiveType> Numbers<'a, A> {
         } else {
             Some(self.values[row])
         }
+    }
+
+    /// See `Texts::read_where`.
+    pub fn read_where(mut self, types: &Numbers<'_, UInt8Type>, wanted: &[u8]) -> Self {
+        self.nulls = nulls_where(self.nulls, types, wanted);
+        self
+    }
+
+    /// The values of some rows; None when one may be null.
+    #[inline(always)]
+    pub fn plain(&self, rows: Range<usize>) -> Option<&'a [A::Native]> {
+        let values = self.values.get(rows)?;
+        self.nulls.is_none().then_some(values)
     }
 
     pub fn len(&self) -> usize {
