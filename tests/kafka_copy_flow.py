@@ -12,20 +12,22 @@ from bytewax.dataflow import Dataflow
 from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource
 from connectors.kafka.settings import LogsTopicSettings, LogsTopicsSettings
 
-brokers = (os.environ["BROKER"],)
+# With defaults, for whatever imports this file to look for examples.
+named = {name: os.environ.get(name, name.lower()) for name in ("BROKER", "GROUP", "FROM", "TO", "RECOVERY")}
+brokers = (named["BROKER"],)
 reads = KafkaReceiverSettings(
     brokers=brokers,
-    group_id=os.environ["GROUP"],
+    group_id=named["GROUP"],
     traces=None,
     metrics=None,
-    logs=LogsTopicsSettings(topics=(os.environ["FROM"],)),
+    logs=LogsTopicsSettings(topics=(named["FROM"],)),
     initial_offset="earliest",
     max_batch_bytes=4096,
     commit_interval=timedelta(milliseconds=100),
 )
-writes = KafkaExporterSettings(brokers=brokers, logs=LogsTopicSettings(topic=os.environ["TO"]))
+writes = KafkaExporterSettings(brokers=brokers, logs=LogsTopicSettings(topic=named["TO"]))
 
 flow = Dataflow("copy")
-stream = op.input("read", flow, KafkaSource(reads, recovery_dir=Path(os.environ["RECOVERY"])))
+stream = op.input("read", flow, KafkaSource(reads, recovery_dir=Path(named["RECOVERY"])))
 keyed = op.key_on("key", stream, lambda batch: batch.signal.value)
 op.output("write", keyed, KafkaSink(writes))
