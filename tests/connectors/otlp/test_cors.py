@@ -143,7 +143,7 @@ def page(target: str) -> Iterator[tuple[str, list[dict[str, list[str]]], threadi
         def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - the name it has there
 
     site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=site.serve_forever)
+    thread = threading.Thread(target=site.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://localhost:{site.server_port}/", reports, reported
