@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from connectors.otlp import NullOtlpServer, OtlpClientSettings
+from connectors.otlp.protocol import ExportRequest
 from control import generate_run
 from control.exit_codes import ExitCode
 from control.screen import Screen
@@ -52,10 +53,17 @@ def test_tenants_are_named_in_a_header(telflow: Command) -> None:
 
 def test_it_stops_after_its_duration_or_when_told(telflow: Command) -> None:
     """Both are an end in good order: what was made has arrived."""
-    with NullOtlpServer() as server:
+    interrupt: list[int] = []
+
+    def answer(_: ExportRequest) -> bytes:
+        if interrupt:  # as Ctrl-C would, once it is under way
+            os.kill(os.getpid(), interrupt.pop())
+        return b""
+
+    with NullOtlpServer(answer=answer) as server:
         endpoint = f"127.0.0.1:{server.grpc_port}"
         timed = telflow("generate", "-e", endpoint, "--duration", "500ms", "--rate", "2000", "-o", "json")
-        threading.Timer(1.0, os.kill, (os.getpid(), signals.SIGINT)).start()
+        interrupt.append(signals.SIGINT)
         told = telflow("generate", "-e", endpoint, "--rate", "2000", "-o", "json")
     for done in (timed, told):
         assert done.code == 0
