@@ -113,6 +113,8 @@ class _Pool:
 
     async def post(self, signal: Signal, body: bytes) -> Answer:
         """Send one request, compressed already."""
+        if self._session.closed:
+            return _CLOSED
         try:
             async with self._session.post(
                 self._urls[signal], data=body, allow_redirects=False, server_hostname=self._server_name

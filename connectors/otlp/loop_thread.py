@@ -32,8 +32,16 @@ class LoopThread:
         return self.submit(work).result()
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """Start a coroutine."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Start a coroutine.
+
+        Raises:
+            RuntimeError: The thread has ended.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()  # never begun, and nobody will
+            raise
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread."""
