@@ -18,10 +18,10 @@ from control.drain import Drain, close_sources, drain_on_signal, stop_parts
 from control.engine import run_dataflow
 from control.exit_codes import LossError, UnavailableError
 from control.screen import ACTIVE, Output, Screen
+from control.storage import Storage
 from control.target import settings_of
-from flows.gateway import GatewaySettings, build
+from flows.gateway import FLOW_ID, GatewaySettings, build
 from telflow.accounting import LEDGER, Ledger
-from telflow.delivery.intake import MemoryIntake
 from telflow.errors import ConfigError
 from telflow.memory import reuse_large_blocks
 
@@ -34,43 +34,66 @@ class Gateway:
     """A gateway in this process, for the command, the demo and tests."""
 
     def __init__(self, settings: GatewaySettings, *, ledger: Ledger = LEDGER) -> None:
-        """Set up all parts; nothing is opened before `start`.
+        """Describe it; nothing is opened before `start`."""
+        self.settings = settings
+        self.drain = Drain(on_request=self._stop)
+        self._ledger = ledger
+        self._storage: Storage | None = None
+        self._receiver: OtlpReceiver | None = None
+        self._flow: Dataflow | None = None
+
+    def start(self) -> BoundPorts:
+        """Set up all parts and open the receiver's ports.
 
         Raises:
             ConfigError: A part cannot be set up.
-            UnavailableError: A folder cannot be written.
+            UnavailableError: A port is taken, or a folder cannot be written.
         """
-        self.settings = settings
         reuse_large_blocks()  # before the receiver starts its threads
-        self._intake = MemoryIntake(
-            settings.intake.max_bytes, retry_after_s=settings.intake.retry_after.total_seconds()
+        settings = self.settings
+        storage = self._storage = Storage(
+            settings.storage,
+            FLOW_ID,
+            memory_bytes=settings.intake.max_bytes,
+            retry_after_s=settings.intake.retry_after.total_seconds(),
+            ledger=self._ledger,
         )
-        self._receiver = OtlpReceiver(settings.receivers.otlp, self._intake, ledger=ledger)
-        with _outside():
-            self.flow: Dataflow = build(settings, self._intake, ledger=ledger)
-        self.drain = Drain(on_request=self._stop)
-
-    def start(self) -> BoundPorts:
-        """Open the receiver's ports.
-
-        Raises:
-            UnavailableError: A port is taken.
-        """
-        with _outside(always=True):
-            return self._receiver.start()
+        try:
+            with _outside():
+                self._flow = build(settings, storage.intake, ledger=self._ledger)
+            self._receiver = OtlpReceiver(settings.receivers.otlp, storage.intake, ledger=self._ledger)
+            if self.drain.requested:  # before there was anything to stop
+                self._stop()
+            with _outside(always=True):
+                return self._receiver.start()
+        except BaseException:
+            self._close()
+            raise
 
     def run(self) -> None:
         """Run the flow until `drain` is requested and everything received has left it; then close the ports."""
+        if self._flow is None or self._storage is None:
+            raise RuntimeError("expected start() before run()")
         try:
-            run_dataflow(self.flow, recovery_dir=self.settings.recovery_dir, epoch=self.settings.epoch_interval)
+            run_dataflow(self._flow, recovery_dir=self._storage.recovery_dir, epoch=self.settings.epoch_interval)
         finally:
-            self._intake.close()
-            self._receiver.stop()
-            close_sources(self.flow)
+            self._close()
 
     def _stop(self) -> None:
-        self._intake.close()
-        stop_parts(self.flow)
+        if self._storage is not None:
+            self._storage.intake.close()
+        if self._flow is not None:
+            stop_parts(self._flow)
+
+    def _close(self) -> None:
+        if self._storage is not None:
+            self._storage.intake.close()
+        if self._receiver is not None:
+            self._receiver.stop()
+        if self._flow is not None:
+            close_sources(self._flow)
+        if self._storage is not None:
+            self._storage.close()
 
 
 def run_gateway(target: str | None, screen: Screen) -> None:

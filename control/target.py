@@ -60,4 +60,5 @@ def _elsewhere(settings: GatewaySettings, folder: Path) -> GatewaySettings:
     """Return the settings with all that is written below another folder."""
     archive = settings.archive and settings.archive.model_copy(update={"path": folder / "archive"})
     quarantine = settings.quarantine.model_copy(update={"path": folder / "quarantine"})
-    return settings.model_copy(update={"archive": archive, "quarantine": quarantine})
+    storage = settings.storage.model_copy(update={"dir": folder / "storage"})
+    return settings.model_copy(update={"archive": archive, "quarantine": quarantine, "storage": storage})

@@ -44,14 +44,26 @@ from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.condition import Condition
 from telflow.delivery.intake import Intake
+from telflow.delivery.storage import StorageSettings
 from telflow.governance import Redactor
 from telflow.settings import Duration, Settings, Switchable
 
-__all__ = ["GatewaySettings", "IntakeSettings", "ReceiversSettings", "build", "check", "deliver", "tenant_of"]
+__all__ = [
+    "FLOW_ID",
+    "GatewaySettings",
+    "IntakeSettings",
+    "ReceiversSettings",
+    "build",
+    "check",
+    "deliver",
+    "tenant_of",
+]
 
 Sink = FixedPartitionedSink[TelemetryBatch, Any]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]*$")]
 
+FLOW_ID = "gateway"
+"""Name of the dataflow, and of its folder in the user's state home."""
 _EPOCH = timedelta(seconds=1)
 _ARCHIVE_EPOCH = timedelta(seconds=10)
 
@@ -63,14 +75,15 @@ class ReceiversSettings(Settings):
     """OTLP over gRPC and HTTP."""
 
     kafka: Switchable[KafkaReceiverSettings] = None
-    """OTLP messages from Kafka; needs `recovery_dir`, where offsets are kept."""
+    """OTLP messages from Kafka; needs a folder (`storage`), where offsets are kept."""
 
 
 class IntakeSettings(Settings):
     """What waits in memory between the receivers and the flow."""
 
     max_bytes: int = Field(default=256 << 20, ge=1 << 20)
-    """Memory for received data; when it is spent, senders are told to come back later (UNAVAILABLE, 503)."""
+    """Memory for received data. When it is spent, what comes is read back later from the disk (`storage`); without one,
+    senders are told to come back later (UNAVAILABLE, 503)."""
 
     retry_after: Duration = timedelta(seconds=1)
     """When they are told to come back."""
@@ -115,17 +128,29 @@ class GatewaySettings(Settings):
     quarantine: QuarantineSettings = QuarantineSettings()
     """Where records go that could not be redacted."""
 
-    recovery_dir: Path | None = None
-    """Folder in which the flow's state (open windows) survives a restart; null: a stop closes all windows."""
+    storage: StorageSettings = StorageSettings()
+    """Where what was received survives a crash, and the flow's state (open windows) a restart."""
 
     epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
     """How often sinks flush and state is saved. By default 1s; 10s with an archive, whose every flush makes files."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: object) -> object:
+        if isinstance(values, Mapping) and "recovery_dir" in values:
+            raise ValueError("recovery_dir: expected storage.dir instead; the flow's state is in its folder `recovery`")
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> GatewaySettings:
         if self.receivers.kafka is not None and self.recovery_dir is None:
-            raise ValueError("receivers.kafka: expected recovery_dir too, where the flow keeps the offsets it has read")
+            raise ValueError("receivers.kafka: expected storage.dir too, where the flow keeps the offsets it has read")
         return self
+
+    @property
+    def recovery_dir(self) -> Path | None:
+        """Folder in which the flow's state survives a restart; None: a stop closes all windows."""
+        return self.storage.recovery_dir(FLOW_ID)
 
     @property
     def epoch_interval(self) -> timedelta:
@@ -133,7 +158,7 @@ class GatewaySettings(Settings):
         return self.epoch or (_EPOCH if self.archive is None else _ARCHIVE_EPOCH)
 
 
-def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER, flow_id: str = "gateway") -> Dataflow:
+def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER, flow_id: str = FLOW_ID) -> Dataflow:
     """Return the gateway's dataflow; the caller runs a receiver that fills `intake`.
 
     It ends when `intake` is closed and empty, and a Kafka source has been stopped.

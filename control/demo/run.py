@@ -37,6 +37,7 @@ from flows.gateway import GatewaySettings, ReceiversSettings
 from flows.replay import ReplaySettings, build
 from operators import SpanMetricsSettings
 from telflow.accounting import Ledger
+from telflow.delivery.storage import StorageSettings
 from telflow.errors import ConfigError
 from telflow.schema import Signal
 
@@ -144,6 +145,7 @@ def _through_the_gateway(
         span_metrics=SpanMetricsSettings(temporality="delta", lateness=timedelta(minutes=2)),
         exporters={"backend": OtlpExporterSettings(endpoint=f"127.0.0.1:{destination.grpc_port}")},
         archive=ArchiveSettings(path=archive),
+        storage=StorageSettings(durability="memory"),  # it ends with the demo
     )
     gateway = Gateway(settings, ledger=ledger)
     shop = _Shop()

@@ -24,7 +24,18 @@ from typing import NamedTuple
 
 from telflow.errors import DeliveryError, TelflowError
 
-__all__ = ["POSITIONS", "LogError", "LogFile", "LogFull", "LogReader", "Partition", "Row", "Slice", "explained"]
+__all__ = [
+    "POSITIONS",
+    "LogError",
+    "LogFile",
+    "LogFull",
+    "LogReader",
+    "Partition",
+    "Row",
+    "Slice",
+    "explained",
+    "lock_beside",
+]
 
 _APPLICATION = 0x74666C67
 _FORMAT = 1
@@ -205,8 +216,7 @@ class LogFile:
         self.path = path
         self._wal_bytes = 0
         with explained(path, "open"):
-            _make_folder(path.parent)
-            self._lock = _lock(path)
+            self._lock = lock_beside(path)
             try:
                 self._open(fsync)
             except BaseException:
@@ -399,19 +409,27 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> int:
-    """Hold the log against other processes; a file of its own, because SQLite's locks are none of our business."""
-    name = path.with_name(f"{path.name}.lock")
-    descriptor = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise LogError(
-            f"{path}: another process{f' ({holder})' if holder else ''} has this log open\n"
-            "  hint: give each process a storage folder of its own, or stop the other one"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"pid {os.getpid()}\n".encode(), 0)
-    return descriptor
+def lock_beside(path: Path) -> int:
+    """Hold something against other processes, by a lock file beside it, until the returned descriptor is closed.
+
+    A file of its own, because SQLite's locks are none of our business.
+
+    Raises:
+        LogError: Another process holds it, or the folder cannot be written.
+    """
+    with explained(path, "lock"):
+        _make_folder(path.parent)
+        name = path.with_name(f"{path.name}.lock")
+        descriptor = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise LogError(
+                f"{path}: another process{f' ({holder})' if holder else ''} has it open\n"
+                "  hint: give each process a storage folder of its own (storage.dir), or stop the other one"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()}\n".encode(), 0)
+        return descriptor

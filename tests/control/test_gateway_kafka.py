@@ -40,7 +40,7 @@ def gateway(broker: Broker, folder: Path, reads: str, writes: str, ledger: Ledge
         },
         "kafka": {"bus": {"brokers": [broker.address], "logs": {"topic": writes}, "tenant_header": "tenant"}},
         "quarantine": {"path": str(folder / "quarantine")},
-        "recovery_dir": str(folder / "recovery"),
+        "storage": {"dir": str(folder / "storage")},
         "coalesce": False,
     }
     return Gateway(GatewaySettings.model_validate_json(json.dumps(settings)), ledger=ledger)
@@ -80,5 +80,5 @@ def test_kafka_to_kafka(broker: Broker, tmp_path: Path) -> None:
 
 def test_reading_from_kafka_needs_a_place_for_offsets() -> None:
     """Without saved state the brokers could never be told what has left the flow."""
-    with pytest.raises(ValidationError, match="expected recovery_dir too"):
-        GatewaySettings.model_validate({"receivers": {"kafka": {}}})
+    with pytest.raises(ValidationError, match=r"expected storage\.dir too"):
+        GatewaySettings.model_validate({"receivers": {"kafka": {}}, "storage": {"durability": "memory"}})

@@ -31,12 +31,15 @@ from control.exit_codes import ExitCode, LossError
 from control.gateway_run import Gateway
 from control.screen import Output, Screen
 from flows.gateway import GatewaySettings
+from telflow import codec
 from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.delivery.storage import StorageSettings
 from telflow.packages import ROOT
 from telflow.schema import Signal
 from tests.batches import key_value
 from tests.command import Command
 
+OTHER_PORTS = {"receivers": {"otlp": {"grpc": {"endpoint": "127.0.0.1:0"}, "http": False}}}
 ANY_PORT = 'receivers: {otlp: {grpc: {endpoint: "127.0.0.1:0"}, http: {endpoint: "127.0.0.1:0"}}}\n'
 
 
@@ -199,15 +202,20 @@ def test_records_that_are_unaccounted_for_are_a_loss(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(LEDGER, "_counts", {})
     LEDGER.add(Outcome.RECEIVED, Signal.LOGS, "", 3, component="otlp")
     with pytest.raises(LossError, match="3 records are unaccounted for"):
-        gateway_run._give_account(Screen(), GatewaySettings())
-    gateway_run._give_account(Screen(), GatewaySettings(recovery_dir=Path("state")))
+        gateway_run._give_account(Screen(), GatewaySettings(storage=StorageSettings(durability="memory")))
+    gateway_run._give_account(Screen(), GatewaySettings())
 
 
 def test_a_failing_flow_closes_the_ports(tmp_path: Path) -> None:
     """Nobody goes on sending to a gateway that has ended; new requests are refused, and the port is free again."""
     settings = GatewaySettings.model_validate(
-        {"receivers": {"otlp": {"grpc": {"endpoint": "127.0.0.1:0"}, "http": None}}, "recovery_dir": "/proc/nothing"}
+        {
+            "receivers": {"otlp": {"grpc": {"endpoint": "127.0.0.1:0"}, "http": None}},
+            "storage": {"dir": str(tmp_path / "state")},
+        }
     )
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "recovery").write_text("a file")
     gateway = Gateway(settings, ledger=Ledger())
     ports = gateway.start()
     with pytest.raises(Exception, match="recovery_dir"):
@@ -254,3 +262,44 @@ def test_a_folder_that_cannot_be_written(part: str, telflow: Command, tmp_path: 
     assert done.code == ExitCode.UNAVAILABLE
     assert f"{part} path 'file/data': expected a directory" in done.err
     assert "hint: create it for the user telflow runs as" in done.err
+
+
+def test_two_gateways_do_not_share_a_folder(telflow: Command, tmp_path: Path) -> None:
+    """Bad input: another gateway has the storage folder. Exit code 4, who has it, and what to do."""
+    (tmp_path / "telflow.yaml").write_text(f"{ANY_PORT}storage: {{dir: state}}\n")
+    gateway = Gateway(GatewaySettings.model_validate({**OTHER_PORTS, "storage": {"dir": str(tmp_path / "state")}}))
+    gateway.start()
+    try:
+        done = telflow("run")
+    finally:
+        gateway._close()
+    assert done.code == ExitCode.UNAVAILABLE
+    assert f"another process (pid {os.getpid()}) has it open" in done.err
+    assert "hint: give each process a storage folder of its own" in done.err
+
+
+def test_what_was_received_survives_a_kill(tmp_path: Path) -> None:
+    """SIGKILL with requests acknowledged and a destination that is gone: the next run delivers all of them."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "telflow", "run", "--output", "json"]
+    yaml = f'{ANY_PORT}storage: {{dir: state}}\nspan_metrics: false\nexporters: {{out: {{endpoint: "127.0.0.1:%d"}}}}\n'
+    (tmp_path / "telflow.yaml").write_text(yaml % 9)
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["grpc"]
+        with grpc.insecure_channel(address) as channel:
+            for _ in range(5):
+                TraceServiceStub(channel).Export(spans(4), timeout=30)
+        process.kill()
+    with NullOtlpServer(keep=True) as destination:
+        (tmp_path / "telflow.yaml").write_text(yaml % destination.grpc_port)
+        with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.terminate()
+            last = process.stdout.read()
+        assert process.returncode == 0
+        (row,) = json.loads(last.splitlines()[-1])["accounting"]
+        delivered = [codec.decode(r.payload, r.signal) for r in destination.kept]
+    assert sum(batch.num_rows for batch in delivered) == row["delivered"] == row["derived"] == 20
+    assert row["in_flight"] == 0

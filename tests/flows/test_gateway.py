@@ -77,6 +77,7 @@ def run(batches: Sequence[TelemetryBatch], /, **settings: Any) -> Ledger:
     for batch in batches:
         ledger.add_batch(Outcome.RECEIVED, batch, component="otlp")
     intake.close()
+    settings = {"storage": {"durability": "memory"}, **settings}
     run_main(
         build(GatewaySettings.model_validate(settings), intake, ledger=ledger), epoch_interval=timedelta(seconds=1)
     )
@@ -162,7 +163,7 @@ def test_with_recovery_open_windows_wait_for_the_next_run(tmp_path: Path) -> Non
     """A restart must not split a window in two: nothing of it is sent when the gateway stops."""
     with NullOtlpServer(keep=True) as server:
         exporters = {"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}}
-        run([spans_batch([Span(EPOCH)])], exporters=exporters, recovery_dir=tmp_path)
+        run([spans_batch([Span(EPOCH)])], exporters=exporters, storage={"dir": tmp_path})
     assert kept(server, Signal.METRICS) == []
     assert len(kept(server, Signal.TRACES)) == 1
 
@@ -289,3 +290,9 @@ def test_the_tenant_of_a_batch() -> None:
     assert tenant_of(batch.slice(1)) == "b"
     assert tenant_of(TelemetryBatch.empty(Signal.LOGS)) == NO_KEY
     assert tenant_of(logs("x", tenant=None)) == NO_KEY
+
+
+def test_the_old_name_of_the_storage_folder_is_refused_with_the_new_one() -> None:
+    """A settings file from before says what to write instead."""
+    with pytest.raises(ValidationError, match=r"recovery_dir: expected storage\.dir instead"):
+        GatewaySettings.model_validate({"recovery_dir": "state"})

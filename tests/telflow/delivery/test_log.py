@@ -307,7 +307,7 @@ def test_only_its_owner_may_read_it(path: Path) -> None:
 
 def test_no_two_logs_on_one_file(path: Path) -> None:
     """A second log on the same file is refused and names the holder; after the first is closed it may open."""
-    with Log(path), pytest.raises(LogError, match=r"another process \(pid \d+\) has this log open"):
+    with Log(path), pytest.raises(LogError, match=r"another process \(pid \d+\) has it open"):
         Log(path)
     Log(path).close()
 
@@ -334,7 +334,7 @@ def test_refuses_what_is_not_a_log_of_this_format(tmp_path: Path, make: str, mes
 def test_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
     """The error says which path and what was expected."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(LogError, match=r"state/ingest\.db: cannot open the log"):
+    with pytest.raises(LogError, match=r"state/ingest\.db: cannot lock the log"):
         Log(tmp_path / "state" / "ingest.db")
 
 

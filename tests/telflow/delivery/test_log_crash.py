@@ -177,7 +177,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
     """A disk that is mounted read-only: the log does not open, and the error says the path and what is expected."""
     with mounted(tmp_path / "disk", "size=1m") as disk:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        with pytest.raises(LogError, match=r"ingest\.db: cannot open the log: Read-only file system\n  hint: expected"):
+        with pytest.raises(LogError, match=r"ingest\.db: cannot lock the log: Read-only file system\n  hint: expected"):
             Log(disk / "ingest.db")
 
 

@@ -1,0 +1,109 @@
+"""Opens what a gateway keeps on disk: the lock of its folder, its logs, and the intake over one of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from control.exit_codes import UnavailableError
+from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.intake import MemoryIntake
+from telflow.delivery.log import Durability, Log, LogError, LogFull
+from telflow.delivery.log_file import lock_beside
+from telflow.delivery.log_intake import LogIntake
+from telflow.delivery.storage import StorageSettings
+
+__all__ = ["INGEST", "Storage"]
+
+INGEST = "ingest.db"
+"""The file of the ingest log in a storage folder."""
+
+
+class Storage:
+    """The storage of one running flow; nobody else's while it is open.
+
+    Attributes:
+        intake: What receivers fill: over the ingest log, or in memory.
+        recovery_dir: Where the engine keeps the flow's state; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        flow_id: str,
+        *,
+        memory_bytes: int,
+        retry_after_s: float,
+        ledger: Ledger = LEDGER,
+    ) -> None:
+        """Open it.
+
+        Args:
+            settings: Where, and how durable.
+            flow_id: Name of the flow.
+            memory_bytes: What the intake may hold in memory.
+            retry_after_s: When its senders are to come back.
+            ledger: Where it counts.
+
+        Raises:
+            UnavailableError: The folder or a file in it cannot be used; another process has it.
+        """
+        self._settings = settings
+        self._folder = settings.folder(flow_id)
+        self._lock: int | None = None
+        self._logs: list[Log] = []
+        self.recovery_dir = settings.recovery_dir(flow_id)
+        self.intake: MemoryIntake | LogIntake
+        if self.recovery_dir is not None:
+            self._lock = self._locked()
+        try:
+            if settings.durability == "memory":
+                self.intake = MemoryIntake(memory_bytes, retry_after_s=retry_after_s)
+            else:
+                age = settings.max_age
+                log = self.open_log(
+                    INGEST, max_bytes=settings.max_bytes, max_age_s=None if age is None else age.total_seconds()
+                )
+                self.intake = LogIntake(log, max_bytes=memory_bytes, retry_after_s=retry_after_s, ledger=ledger)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def folder(self) -> Path:
+        """The folder, whether anything is in it or not."""
+        return self._folder
+
+    def open_log(self, name: str, *, max_bytes: int, max_age_s: float | None = None) -> Log:
+        """Open one of the folder's logs, as durable as the settings say; it is closed with the storage.
+
+        Raises:
+            UnavailableError: It cannot be used.
+        """
+        durability = Durability.FSYNC if self._settings.durability == "fsync" else Durability.OS
+        try:
+            log = Log(
+                self._folder / name,
+                durability=durability,
+                max_bytes=max_bytes,
+                min_free_bytes=self._settings.min_free_bytes,
+                max_age_s=max_age_s,
+            )
+        except (LogError, LogFull) as error:
+            raise UnavailableError(f"storage: {error}") from error
+        self._logs.append(log)
+        return log
+
+    def close(self) -> None:
+        """Close the logs and let others have the folder; closing twice does nothing."""
+        while self._logs:
+            self._logs.pop().close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _locked(self) -> int:
+        try:
+            return lock_beside(self._folder / "storage")
+        except LogError as error:
+            raise UnavailableError(f"storage.dir: {error}") from error
