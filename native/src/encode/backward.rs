@@ -2,7 +2,9 @@
 //!
 //! Whoever writes a message therefore writes its fields in descending order, elements of a list last one first.
 
-use super::input::Failure;
+use arrow_array::types::UInt32Type;
+
+use super::input::{Failure, Numbers, Texts};
 
 const CHUNK: usize = 32;
 
@@ -147,6 +149,22 @@ impl Backward {
     pub fn text(&mut self, tag: u8, content: &[u8]) {
         if !content.is_empty() {
             self.delimited(tag, content);
+        }
+    }
+
+    /// A string field from a column that has a value in few rows, if in any.
+    #[inline(always)]
+    pub fn rare_text(&mut self, tag: u8, column: &Option<Texts<'_>>, row: usize) {
+        if let Some(column) = column {
+            self.text(tag, column.get(row));
+        }
+    }
+
+    /// A varint field from such a column.
+    #[inline(always)]
+    pub fn rare_number(&mut self, tag: u8, column: &Option<Numbers<'_, UInt32Type>>, row: usize) {
+        if let Some(column) = column {
+            self.number(tag, u64::from(column.get(row)));
         }
     }
 

@@ -167,6 +167,11 @@ impl<'a> Texts<'a> {
         is_null(self.nulls, row)
     }
 
+    /// None when no row has a value.
+    pub fn unless_empty(self) -> Option<Self> {
+        (self.size() != 0).then_some(self)
+    }
+
     /// Bytes of all rows.
     pub fn size(&self) -> usize {
         (self.offsets[self.offsets.len() - 1] - self.offsets[0]) as usize
@@ -216,6 +221,13 @@ impl<'a, A: ArrowPrimitiveType> Numbers<'a, A> {
     pub fn plain(&self, rows: Range<usize>) -> Option<&'a [A::Native]> {
         let values = self.values.get(rows)?;
         self.nulls.is_none().then_some(values)
+    }
+
+    /// None when every row has the default.
+    pub fn unless_zero(self) -> Option<Self> {
+        // No short cut, so that the compiler can look at many at once; most columns this is asked of have nothing else.
+        let found = |found, value: &A::Native| found | (*value != A::Native::default());
+        self.values.iter().fold(false, found).then_some(self)
     }
 
     pub fn len(&self) -> usize {

@@ -16,12 +16,12 @@ pub struct LogRecords<'a> {
     severity_text: Texts<'a>,
     body: AnyValues<'a>,
     attributes: Attributes<'a>,
-    dropped_attributes: Numbers<'a, UInt32Type>,
+    dropped_attributes: Option<Numbers<'a, UInt32Type>>,
     flags: Numbers<'a, UInt32Type>,
     trace_id: Ids<'a, 16>,
     span_id: Ids<'a, 8>,
-    irregular_ids: Texts<'a>,
-    event_name: Texts<'a>,
+    irregular_ids: Option<Texts<'a>>,
+    event_name: Option<Texts<'a>>,
 }
 
 impl<'a> LogRecords<'a> {
@@ -34,12 +34,12 @@ impl<'a> LogRecords<'a> {
             severity_text: Texts::of(batch, "severity_text")?,
             body: AnyValues::of(batch, "body")?,
             attributes: Attributes::of(batch, "attributes")?,
-            dropped_attributes: Numbers::of(batch, "dropped_attributes_count")?,
+            dropped_attributes: Numbers::of(batch, "dropped_attributes_count")?.unless_zero(),
             flags: Numbers::of(batch, "flags")?,
             trace_id: Ids::of(batch, "trace_id")?,
             span_id: Ids::of(batch, "span_id")?,
-            irregular_ids: Texts::of(batch, "irregular_ids")?,
-            event_name: Texts::of(batch, "event_name")?,
+            irregular_ids: Texts::of(batch, "irregular_ids")?.unless_empty(),
+            event_name: Texts::of(batch, "event_name")?.unless_empty(),
         })
     }
 }
@@ -48,7 +48,7 @@ impl Source for LogRecords<'_> {
     #[inline]
     fn write(&self, row: usize, out: &mut Backward) {
         let mark = out.mark();
-        out.text(0x62, self.event_name.get(row));
+        out.rare_text(0x62, &self.event_name, row);
         out.fixed64(0x59, self.observed_time.get(row));
         out.id(0x52, self.span_id.get(row));
         out.id(0x4a, self.trace_id.get(row));
@@ -57,13 +57,15 @@ impl Source for LogRecords<'_> {
             let [a, b, c, d] = flags.to_le_bytes();
             out.array([0x45, a, b, c, d]);
         }
-        out.number(0x38, u64::from(self.dropped_attributes.get(row)));
+        out.rare_number(0x38, &self.dropped_attributes, row);
         self.attributes.write(row, 0x32, out);
         self.body.write(row, 0x2a, out);
         out.text_tail(0x1a, self.severity_text.tail(row));
         out.number(0x10, self.severity_number.get(row) as i64 as u64);
         out.fixed64(0x09, self.time.get(row));
-        out.bytes(self.irregular_ids.get(row));
+        if let Some(ids) = &self.irregular_ids {
+            out.bytes(ids.get(row));
+        }
         out.close(mark, 0x12);
     }
 

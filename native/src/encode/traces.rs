@@ -13,21 +13,21 @@ pub struct Spans<'a> {
     trace_id: Ids<'a, 16>,
     span_id: Ids<'a, 8>,
     parent_span_id: Ids<'a, 8>,
-    irregular_ids: Texts<'a>,
-    trace_state: Texts<'a>,
+    irregular_ids: Option<Texts<'a>>,
+    trace_state: Option<Texts<'a>>,
     flags: Numbers<'a, UInt32Type>,
     name: Texts<'a>,
     kind: Numbers<'a, Int32Type>,
     start: Numbers<'a, UInt64Type>,
     end: Numbers<'a, UInt64Type>,
     attributes: Attributes<'a>,
-    dropped_attributes: Numbers<'a, UInt32Type>,
+    dropped_attributes: Option<Numbers<'a, UInt32Type>>,
     events: Events<'a>,
-    dropped_events: Numbers<'a, UInt32Type>,
+    dropped_events: Option<Numbers<'a, UInt32Type>>,
     links: Links<'a>,
-    dropped_links: Numbers<'a, UInt32Type>,
+    dropped_links: Option<Numbers<'a, UInt32Type>>,
     status_code: Numbers<'a, Int32Type>,
-    status_message: Texts<'a>,
+    status_message: Option<Texts<'a>>,
 }
 
 impl<'a> Spans<'a> {
@@ -37,21 +37,21 @@ impl<'a> Spans<'a> {
             trace_id: Ids::of(batch, "trace_id")?,
             span_id: Ids::of(batch, "span_id")?,
             parent_span_id: Ids::of(batch, "parent_span_id")?,
-            irregular_ids: Texts::of(batch, "irregular_ids")?,
-            trace_state: Texts::of(batch, "trace_state")?,
+            irregular_ids: Texts::of(batch, "irregular_ids")?.unless_empty(),
+            trace_state: Texts::of(batch, "trace_state")?.unless_empty(),
             flags: Numbers::of(batch, "flags")?,
             name: Texts::of(batch, "name")?,
             kind: Numbers::of(batch, "kind")?,
             start: Numbers::of(batch, "start_time_unix_nano")?,
             end: Numbers::of(batch, "end_time_unix_nano")?,
             attributes: Attributes::of(batch, "attributes")?,
-            dropped_attributes: Numbers::of(batch, "dropped_attributes_count")?,
+            dropped_attributes: Numbers::of(batch, "dropped_attributes_count")?.unless_zero(),
             events: Events::of(batch)?,
-            dropped_events: Numbers::of(batch, "dropped_events_count")?,
+            dropped_events: Numbers::of(batch, "dropped_events_count")?.unless_zero(),
             links: Links::of(batch)?,
-            dropped_links: Numbers::of(batch, "dropped_links_count")?,
+            dropped_links: Numbers::of(batch, "dropped_links_count")?.unless_zero(),
             status_code: Numbers::of(batch, "status_code")?,
-            status_message: Texts::of(batch, "status_message")?,
+            status_message: Texts::of(batch, "status_message")?.unless_empty(),
         })
     }
 }
@@ -68,24 +68,37 @@ impl Source for Spans<'_> {
         if let Some(code) = self.status_code.optional(row) {
             let mark = out.mark();
             out.number(0x18, code as i64 as u64);
-            out.text(0x12, self.status_message.get(row));
+            out.rare_text(0x12, &self.status_message, row);
             out.close(mark, 0x7a);
         }
-        out.number(0x70, u64::from(self.dropped_links.get(row)));
+        out.rare_number(0x70, &self.dropped_links, row);
         self.links.write(row, out);
-        out.number(0x60, u64::from(self.dropped_events.get(row)));
+        out.rare_number(0x60, &self.dropped_events, row);
         self.events.write(row, out);
-        out.number(0x50, u64::from(self.dropped_attributes.get(row)));
+        out.rare_number(0x50, &self.dropped_attributes, row);
         self.attributes.write(row, 0x4a, out);
-        out.fixed64(0x41, self.end.get(row));
-        out.fixed64(0x39, self.start.get(row));
-        out.number(0x30, self.kind.get(row) as i64 as u64);
+        let (start, end, kind) = (self.start.get(row), self.end.get(row), self.kind.get(row));
+        if start != 0 && end != 0 && (1..0x80).contains(&kind) {
+            // As the fields one by one, but with one look at how much room there is.
+            let mut fields = [0; 20];
+            fields[..3].copy_from_slice(&[0x30, kind as u8, 0x39]);
+            fields[3..11].copy_from_slice(&start.to_le_bytes());
+            fields[11] = 0x41;
+            fields[12..].copy_from_slice(&end.to_le_bytes());
+            out.array(fields);
+        } else {
+            out.fixed64(0x41, end);
+            out.fixed64(0x39, start);
+            out.number(0x30, kind as i64 as u64);
+        }
         out.text_tail(0x2a, self.name.tail(row));
         out.id(0x22, self.parent_span_id.get(row));
-        out.text(0x1a, self.trace_state.get(row));
+        out.rare_text(0x1a, &self.trace_state, row);
         out.id(0x12, self.span_id.get(row));
         out.id(0x0a, self.trace_id.get(row));
-        out.bytes(self.irregular_ids.get(row));
+        if let Some(ids) = &self.irregular_ids {
+            out.bytes(ids.get(row));
+        }
         out.close(mark, 0x12);
     }
 
