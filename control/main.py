@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from control.deadletter import deadletter
 from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
 from control.generate import generate
@@ -63,6 +64,7 @@ app.command()(generate)
 app.command()(query)
 app.command()(replay)
 app.command()(demo)
+app.add_typer(deadletter)
 app.command()(version)
 
 

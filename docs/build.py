@@ -151,10 +151,14 @@ def commands() -> str:
     found = getattr(group, "commands", {})
     parts = ["# Command reference\n", _GENERATED]
     for name, command in found.items():
-        parts.append(f"## telflow {name}\n\n{_help(command.help or '')}\n")
-        parts.append(
-            "| argument or option | | default |\n|---|---|---|\n" + "\n".join(_parameters(command.params)) + "\n"
-        )
+        below = getattr(command, "commands", {})
+        for full_name, each in {name: command, **{f"{name} {sub}": each for sub, each in below.items()}}.items():
+            parts.append(f"## telflow {full_name}\n\n{_help(each.help or '')}\n")
+            if each is command and below:
+                continue
+            parts.append(
+                "| argument or option | | default |\n|---|---|---|\n" + "\n".join(_parameters(each.params)) + "\n"
+            )
     parts.append("Exit codes: [exit-codes.md](exit-codes.md). Colours: none in a pipe or with `NO_COLOR` set.\n")
     return "\n".join(parts)
 
