@@ -21,6 +21,7 @@ from connectors.otlp.transport import connect
 from control.endpoint import client_settings, require_listener
 from control.exit_codes import LossError
 from control.screen import Output, Screen, table
+from control.storage import DEAD_LETTERS
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, decode, encode
 from telflow.delivery.dead_letters import DeadLetter, DeadLetterReader, DeadLetters
@@ -94,7 +95,7 @@ def store_of(store: Path | None) -> Path:
     from control.target import settings_of
     from flows.gateway import FLOW_ID
 
-    return settings_of(None)[0].storage.folder(FLOW_ID) / "deadletter.db"
+    return settings_of(None)[0].storage.folder(FLOW_ID) / DEAD_LETTERS
 
 
 def run_list(store: Path, selection: Selection, limit: int, screen: Screen) -> None:

@@ -14,7 +14,7 @@ from bytewax.dataflow import Dataflow
 
 from connectors.otlp import BoundPorts, OtlpReceiver
 from control.account import account, accounting_table, loss_table, totals
-from control.drain import Drain, close_sources, drain_on_signal, stop_parts
+from control.drain import Drain, close_sources, drain_on_signal, finish_sinks, stop_parts
 from control.engine import run_dataflow
 from control.exit_codes import LossError, UnavailableError
 from control.screen import ACTIVE, Output, Screen
@@ -56,12 +56,20 @@ class Gateway:
             FLOW_ID,
             memory_bytes=settings.intake.max_bytes,
             retry_after_s=settings.intake.retry_after.total_seconds(),
+            queue_bytes=settings.queue_bytes,
+            dead_letters=settings.dead_letters,
             ledger=self._ledger,
         )
+        undecodable = settings.dead_letters is not None and settings.dead_letters.undecodable
         try:
             with _outside():
-                self._flow = build(settings, storage.intake, ledger=self._ledger)
-            self._receiver = OtlpReceiver(settings.receivers.otlp, storage.intake, ledger=self._ledger)
+                self._flow = build(settings, storage.intake, outgoing=storage.outgoing, ledger=self._ledger)
+            self._receiver = OtlpReceiver(
+                settings.receivers.otlp,
+                storage.intake,
+                ledger=self._ledger,
+                dead_letters=storage.outgoing.dead_letters if undecodable else None,
+            )
             if self.drain.requested:  # before there was anything to stop
                 self._stop()
             with _outside(always=True):
@@ -76,6 +84,7 @@ class Gateway:
             raise RuntimeError("expected start() before run()")
         try:
             run_dataflow(self._flow, recovery_dir=self._storage.recovery_dir, epoch=self.settings.epoch_interval)
+            finish_sinks(self._flow)
         finally:
             self._close()
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from control.exit_codes import UnavailableError
 from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.committed import CommittedStates
+from telflow.delivery.dead_letters import DeadLetters, DeadLetterSettings
 from telflow.delivery.intake import MemoryIntake
 from telflow.delivery.log import Durability, Log, LogError, LogFull
 from telflow.delivery.log_file import lock_beside
 from telflow.delivery.log_intake import LogIntake
+from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 
-__all__ = ["INGEST", "Storage"]
+__all__ = ["DEAD_LETTERS", "INGEST", "QUEUES", "Storage"]
 
 INGEST = "ingest.db"
 """The file of the ingest log in a storage folder."""
+QUEUES = "queues.db"
+"""The file of all sending queues."""
+DEAD_LETTERS = "deadletter.db"
+"""The file of the dead letters."""
 
 
 class Storage:
@@ -25,6 +34,7 @@ class Storage:
     Attributes:
         intake: What receivers fill: over the ingest log, or in memory.
         recovery_dir: Where the engine keeps the flow's state; None: nowhere.
+        outgoing: Where destinations keep what is not delivered yet.
     """
 
     def __init__(
@@ -34,6 +44,8 @@ class Storage:
         *,
         memory_bytes: int,
         retry_after_s: float,
+        queue_bytes: int = 0,
+        dead_letters: DeadLetterSettings | None = None,
         ledger: Ledger = LEDGER,
     ) -> None:
         """Open it.
@@ -43,6 +55,8 @@ class Storage:
             flow_id: Name of the flow.
             memory_bytes: What the intake may hold in memory.
             retry_after_s: When its senders are to come back.
+            queue_bytes: What the sending queues may hold on disk together; 0: there are none.
+            dead_letters: What is kept of what nobody takes; None: nothing.
             ledger: Where it counts.
 
         Raises:
@@ -51,9 +65,10 @@ class Storage:
         self._settings = settings
         self._folder = settings.folder(flow_id)
         self._lock: int | None = None
-        self._logs: list[Log] = []
+        self._logs: list[Log | DeadLetters] = []
         self.recovery_dir = settings.recovery_dir(flow_id)
         self.intake: MemoryIntake | LogIntake
+        self.outgoing = IN_MEMORY
         if self.recovery_dir is not None:
             self._lock = self._locked()
         try:
@@ -65,9 +80,14 @@ class Storage:
                     INGEST, max_bytes=settings.max_bytes, max_age_s=None if age is None else age.total_seconds()
                 )
                 self.intake = LogIntake(log, max_bytes=memory_bytes, retry_after_s=retry_after_s, ledger=ledger)
+                self.outgoing = self._open_outgoing(queue_bytes, dead_letters)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def _durability(self) -> Durability:
+        return Durability.FSYNC if self._settings.durability == "fsync" else Durability.OS
 
     @property
     def folder(self) -> Path:
@@ -80,22 +100,36 @@ class Storage:
         Raises:
             UnavailableError: It cannot be used.
         """
-        durability = Durability.FSYNC if self._settings.durability == "fsync" else Durability.OS
-        try:
+        with _usable():
             log = Log(
                 self._folder / name,
-                durability=durability,
+                durability=self._durability,
                 max_bytes=max_bytes,
                 min_free_bytes=self._settings.min_free_bytes,
                 max_age_s=max_age_s,
             )
-        except (LogError, LogFull) as error:
-            raise UnavailableError(f"storage: {error}") from error
         self._logs.append(log)
         return log
 
+    def _open_outgoing(self, queue_bytes: int, settings: DeadLetterSettings | None) -> Outgoing:
+        queues = self.open_log(QUEUES, max_bytes=queue_bytes) if queue_bytes else None
+        dead_letters = None
+        if settings is not None:
+            with _usable():
+                dead_letters = DeadLetters(
+                    self._folder / DEAD_LETTERS,
+                    durability=self._durability,
+                    max_bytes=settings.max_bytes,
+                    min_free_bytes=self._settings.min_free_bytes,
+                )
+            self._logs.append(dead_letters)
+        committed = None if self.recovery_dir is None else CommittedStates(self.recovery_dir)
+        return Outgoing(queues, dead_letters, committed)
+
     def close(self) -> None:
         """Close the logs and let others have the folder; closing twice does nothing."""
+        if self.outgoing.committed is not None:
+            self.outgoing.committed.close()
         while self._logs:
             self._logs.pop().close()
         if self._lock is not None:
@@ -107,3 +141,11 @@ class Storage:
             return lock_beside(self._folder / "storage")
         except LogError as error:
             raise UnavailableError(f"storage.dir: {error}") from error
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except (LogError, LogFull) as error:
+        raise UnavailableError(f"storage: {error}") from error

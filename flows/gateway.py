@@ -43,7 +43,9 @@ from operators import (
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.condition import Condition
+from telflow.delivery.dead_letters import DeadLetterSettings
 from telflow.delivery.intake import Intake
+from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 from telflow.governance import Redactor
 from telflow.settings import Duration, Settings, Switchable
@@ -131,8 +133,12 @@ class GatewaySettings(Settings):
     storage: StorageSettings = StorageSettings()
     """Where what was received survives a crash, and the flow's state (open windows) a restart."""
 
+    dead_letters: Switchable[DeadLetterSettings] = DeadLetterSettings()
+    """Keeps what destinations refuse for good, in the storage folder; false: it is only counted."""
+
     epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
-    """How often sinks flush and state is saved. By default 1s; 10s with an archive, whose every flush makes files."""
+    """How often state is saved, and sinks flush that have no queue on disk. By default 1s; 10s with an archive that has
+    none (``storage: {durability: memory}``), whose every flush makes files."""
 
     @model_validator(mode="before")
     @classmethod
@@ -155,10 +161,24 @@ class GatewaySettings(Settings):
     @property
     def epoch_interval(self) -> timedelta:
         """`epoch`, or the default for these parts."""
-        return self.epoch or (_EPOCH if self.archive is None else _ARCHIVE_EPOCH)
+        makes_files = self.archive is not None and self.storage.durability == "memory"
+        return self.epoch or (_ARCHIVE_EPOCH if makes_files else _EPOCH)
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes that the queues of all destinations may take on disk together, compressed."""
+        sizes = [exporter.sending_queue.queue_size for exporter in self.exporters.values()]
+        return sum(sizes) + (self.archive.queue_size if self.archive is not None else 0)
 
 
-def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER, flow_id: str = FLOW_ID) -> Dataflow:
+def build(
+    settings: GatewaySettings,
+    intake: Intake,
+    *,
+    outgoing: Outgoing = IN_MEMORY,
+    ledger: Ledger = LEDGER,
+    flow_id: str = FLOW_ID,
+) -> Dataflow:
     """Return the gateway's dataflow; the caller runs a receiver that fills `intake`.
 
     It ends when `intake` is closed and empty, and a Kafka source has been stopped.
@@ -166,6 +186,7 @@ def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER,
     Args:
         settings: Which parts, and their options.
         intake: Where received batches come from.
+        outgoing: Where what is not delivered yet survives.
         ledger: Where outcomes are counted.
         flow_id: Name of the dataflow; recovery knows it by that.
 
@@ -199,7 +220,7 @@ def build(settings: GatewaySettings, intake: Intake, *, ledger: Ledger = LEDGER,
         by_tenant = op.key_on("by_tenant", stream, tenant_of)
         metrics = span_metrics("span_metrics", by_tenant, metrics_settings, ledger=ledger).metrics
         stream = op.merge("with_metrics", stream, op.key_rm("metrics", metrics))
-    for number, (name, sink) in enumerate(_sinks(settings, ledger).items()):
+    for number, (name, sink) in enumerate(_sinks(settings, outgoing, ledger).items()):
         deliver(name, stream, sink, copies=ledger if number else None)
     return flow
 
@@ -240,9 +261,10 @@ def tenant_of(batch: TelemetryBatch) -> str:
     return batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py() or NO_KEY
 
 
-def _sinks(settings: GatewaySettings, ledger: Ledger) -> dict[str, Sink]:
+def _sinks(settings: GatewaySettings, outgoing: Outgoing, ledger: Ledger) -> dict[str, Sink]:
     sinks: dict[str, Sink] = {
-        f"export_{name}": OtlpSink(exporter, ledger=ledger) for name, exporter in settings.exporters.items()
+        f"export_{name}": OtlpSink(exporter, ledger=ledger, log=outgoing.queues, dead_letters=outgoing.dead_letters)
+        for name, exporter in settings.exporters.items()
     }
     keep = settings.receivers.kafka is not None  # which brings again what a stop leaves undelivered
     sinks |= {
@@ -250,7 +272,9 @@ def _sinks(settings: GatewaySettings, ledger: Ledger) -> dict[str, Sink]:
         for name, exporter in settings.kafka.items()
     }
     if settings.archive is not None:
-        sinks["archive"] = ArchiveSink(settings.archive, ledger=ledger)
+        committed = outgoing.committed
+        log = outgoing.queues if committed is not None else None
+        sinks["archive"] = ArchiveSink(settings.archive, ledger=ledger, log=log, committed=committed)
     if settings.console is not None or not sinks:
         sinks["console"] = ConsoleSink(settings.console, ledger=ledger)
     return sinks

@@ -34,12 +34,13 @@ WRONG = Answer(Verdict.REFUSED, "INVALID_ARGUMENT")
 class FakeClock:
     """Time that passes only when everybody waits: then it goes on to the first moment somebody waits for.
 
-    A thread that works, in a request above all, is nobody who waits; `busy` counts those.
+    A thread that works is nobody who waits: `busy` counts those in a request, `idle` knows of the others.
     """
 
     def __init__(self) -> None:
         self.now = 100.0
         self.busy = 0
+        self.idle: Callable[[], bool] = lambda: True
         self.on_advance: Callable[[], None] = lambda: None
         self._waits: dict[int, float] = {}
 
@@ -52,7 +53,7 @@ class FakeClock:
         self._waits[me] = math.inf if until_s is None else until_s
         notified = condition.wait(0.002)
         first = min(self._waits.values())
-        if not notified and not self.busy and self.now < first < math.inf:
+        if not notified and not self.busy and self.now < first < math.inf and self.idle():
             self.now = first
             self.on_advance()
         del self._waits[me]
@@ -136,7 +137,7 @@ def queue_to(
         destination = clock.around(destination)
     limits = DeliverySettings.model_validate(settings)
     max_bytes = limits.sending_queue.queue_size
-    return SendingQueue(
+    queue = SendingQueue(
         destination,
         "protobuf",
         max_request_bytes,
@@ -149,6 +150,20 @@ def queue_to(
         clock=clock,
         now_unix_nano=lambda: 1_700_000_000_000_000_000,
     )
+    if isinstance(clock, FakeClock):
+        clock.idle = _idle(queue, clock)
+    return queue
+
+
+def _idle(queue: SendingQueue, clock: FakeClock) -> Callable[[], bool]:
+    """Whether no thread of a queue has anything to do now."""
+    contents, breaker = queue._contents, queue._senders.breaker
+
+    def idle() -> bool:
+        due_s = contents.order.due_s(now_s=clock.now)
+        return not contents.sending and (due_s is None or due_s > clock.now or breaker.wait_s() > 0)
+
+    return idle
 
 
 def in_background(work: Callable[[], object], done: threading.Event) -> None:

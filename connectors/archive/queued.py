@@ -46,6 +46,7 @@ class QueuedPartition(StatefulSinkPartition[TelemetryBatch, dict[str, Any]]):
         identity: str,
         committer: ArchiveCommitter,
         *,
+        max_bytes: int,
         clock: Clock,
         stopping: Callable[[], bool],
     ) -> None:
@@ -53,6 +54,7 @@ class QueuedPartition(StatefulSinkPartition[TelemetryBatch, dict[str, Any]]):
         self._partition = partition
         self._identity = identity
         self._committer = committer
+        self._max_bytes = max_bytes
         self._clock = clock
         self._stopping = stopping
         self._batches: list[tuple[str, TelemetryBatch]] = []
@@ -100,6 +102,7 @@ class QueuedPartition(StatefulSinkPartition[TelemetryBatch, dict[str, Any]]):
         said = False
         while True:
             try:
+                self._check_room()
                 return self._log.append_many(self._partition, entries)
             except LogFull as error:
                 if not said:
@@ -111,6 +114,11 @@ class QueuedPartition(StatefulSinkPartition[TelemetryBatch, dict[str, Any]]):
             self._check_committer()
             with (condition := threading.Condition()):
                 self._clock.wait(condition, self._clock.now_s() + _FULL_WAIT_S)
+
+    def _check_room(self) -> None:
+        held_bytes = self._log.partition_bytes(self._partition)
+        if held_bytes >= self._max_bytes:
+            raise LogFull(f"the queue holds {held_bytes} of at most {self._max_bytes} bytes")
 
     def _check_committer(self) -> None:
         if self._committer.error is not None:

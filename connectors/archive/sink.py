@@ -80,6 +80,10 @@ class ArchiveSettings(Settings):
     """With the gateway's storage: how often files are written; rows wait in the queue on disk until then. Without: age
     of the oldest buffered row after which the next batch makes all be written, even within an epoch."""
 
+    queue_size: int = Field(default=4 << 30, ge=1 << 20)
+    """With the gateway's storage: bytes of rows on disk that are not written yet, compressed; beyond it the flow
+    waits."""
+
     shutdown_timeout: Duration = Field(default=timedelta(seconds=10), ge=timedelta())
     """How long a stopping gateway waits for room in the queue."""
 
@@ -201,6 +205,7 @@ class ArchiveSink(FixedPartitionedSink[TelemetryBatch, State]):
             partition,
             identity,
             committer,
+            max_bytes=settings.queue_size,
             clock=self._queue_clock,
             stopping=lambda: self._queue_clock.now_s() >= self._stop_at_s,
         )

@@ -13,7 +13,9 @@ from connectors.otlp.protocol import ExportHandler
 from connectors.otlp.reception import Reception
 from connectors.otlp.record_limit import RecordLimit
 from connectors.otlp.settings import OtlpReceiverSettings
+from connectors.otlp.undecodable import KeepUndecodable
 from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.dead_letters import DeadLetters
 from telflow.delivery.intake import Intake
 from telflow.errors import ConfigError
 
@@ -43,6 +45,7 @@ class OtlpReceiver:
         *,
         name: str = "otlp",
         ledger: Ledger = LEDGER,
+        dead_letters: DeadLetters | None = None,
         now_unix_nano: Callable[[], int] = time.time_ns,
     ) -> None:
         """Describe the receiver; `start` opens its ports.
@@ -52,6 +55,7 @@ class OtlpReceiver:
             intake: Where decoded requests go.
             name: The component's name in the ledger and in error messages.
             ledger: Where received records are counted.
+            dead_letters: Keeps requests that cannot be decoded; None: they are only refused.
             now_unix_nano: The clock of arrival times.
         """
         self._name = name
@@ -61,6 +65,8 @@ class OtlpReceiver:
         )
         if limit is not None:
             handler = RecordLimit(handler, limit, tenant=whose, component=name, ledger=ledger)
+        if dead_letters is not None:
+            handler = KeepUndecodable(handler, dead_letters, tenant=whose, component=name, now_unix_nano=now_unix_nano)
         header, reuse_port = settings.tenant_header, settings.reuse_port
         self._grpc = self._http = None
         if settings.grpc is not None:

@@ -15,13 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import Field
+
 from telflow.delivery.log import Durability, Entry, Log, LogError, LogFull
 from telflow.delivery.log_entry import Loss, read_entries
 from telflow.delivery.log_file import LogReader, Partition, Slice
+from telflow.settings import Settings
 
-__all__ = ["DeadLetter", "DeadLetterReader", "DeadLetters"]
+__all__ = ["DeadLetter", "DeadLetterReader", "DeadLetterSettings", "DeadLetters"]
 
 _LOG = logging.getLogger(__name__)
+
+
+class DeadLetterSettings(Settings):
+    """Keeps what would otherwise only be counted: see `telflow deadletter`. Needs the gateway's storage."""
+
+    max_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Bytes the store may hold, compressed; what comes after that is dropped and counted as it would be without."""
+
+    undecodable: bool = False
+    """Also keep requests that receivers could not decode: a sender that repeats garbage fills the store."""
 
 
 @dataclass(frozen=True, slots=True)
