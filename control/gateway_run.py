@@ -195,6 +195,9 @@ def _give_account(screen: Screen, settings: GatewaySettings) -> None:
         raise LossError(
             f"drained, but {in_flight:,} records are unaccounted for; please report it with the table above"
         )
+    if in_flight:
+        folder = settings.storage.folder(FLOW_ID)
+        screen.note(f"{in_flight:,} records are not delivered yet; the next run delivers them, they are in {folder}")
 
 
 @contextlib.contextmanager

@@ -256,10 +256,17 @@ def test_every_part_can_be_switched_off() -> None:
     assert b"jane.roe@example.com" in server.kept[0].payload
 
 
-@pytest.mark.parametrize(("archive", "epoch", "seconds"), [(None, None, 1), ("x", None, 10), ("x", "3s", 3)])
-def test_an_archive_makes_epochs_longer(archive: str | None, epoch: str | None, seconds: int) -> None:
-    """Every flush of an archive makes files; a stated epoch wins."""
-    settings = GatewaySettings.model_validate({"archive": archive and {"path": archive}, "epoch": epoch})
+@pytest.mark.parametrize(
+    ("archive", "durability", "epoch", "seconds"),
+    [(None, "memory", None, 1), ("x", "fsync", None, 1), ("x", "memory", None, 10), ("x", "memory", "3s", 3)],
+)
+def test_an_archive_without_a_queue_makes_epochs_longer(
+    archive: str | None, durability: str, epoch: str | None, seconds: int
+) -> None:
+    """Every flush of it makes files; with a queue epochs have nothing to do with files; a stated epoch wins."""
+    settings = GatewaySettings.model_validate(
+        {"archive": archive and {"path": archive}, "epoch": epoch, "storage": {"durability": durability}}
+    )
     assert settings.epoch_interval == timedelta(seconds=seconds)
 
 
