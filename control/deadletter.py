@@ -9,7 +9,7 @@ import typer
 
 from control.screen import DebugOption, Output, OutputOption, Screen
 
-__all__ = ["deadletter"]
+__all__ = ["deadletter", "list_letters", "purge", "replay", "show"]
 
 deadletter = typer.Typer(
     name="deadletter",

@@ -24,7 +24,7 @@ from bytewax.inputs import (
 
 from control.flow_steps import steps_of
 
-__all__ = ["Drain", "close_sources", "drain_on_signal", "make_drainable", "stop_parts"]
+__all__ = ["Drain", "close_sources", "drain_on_signal", "finish_sinks", "make_drainable", "stop_parts"]
 
 _LOOK = timedelta(milliseconds=250)
 """How often a source that sleeps for long looks whether it is to end."""

@@ -19,7 +19,7 @@ from telflow.delivery.transport import Answer, Transport, Verdict
 from telflow.schema import Signal
 from telflow.settings import Duration, Settings
 
-__all__ = ["Endpoint", "EndpointPool", "HealthCheckSettings"]
+__all__ = ["Endpoint", "EndpointPool", "HealthCheckSettings", "failed"]
 
 _LOG = logging.getLogger(__name__)
 _QUOTA = {"RESOURCE_EXHAUSTED", "HTTP 429"}
