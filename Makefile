@@ -5,7 +5,7 @@ BIN := .venv/bin
 NPROC := $(shell getconf _NPROCESSORS_ONLN)
 export PYTHON
 
-.PHONY: help setup demo run test lint format bench coverage fuzz lock docs clean
+.PHONY: help setup demo run test lint format bench coverage fuzz torture lock docs clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ coverage: setup ## Run the tests and show line and branch coverage; fails under 
 
 fuzz: setup ## Fuzz the codec for SECONDS (60 by default)
 	@.ci/fuzz $${SECONDS_EACH:-60}
+
+torture: setup ## Kill a gateway under load KILLS times (200 by default), then look for every acknowledged record
+	@$(BIN)/python -m tests.torture --kills $${KILLS:-200}
 
 docs: setup ## Write the generated parts of docs/ anew
 	@$(BIN)/python -m docs.build
