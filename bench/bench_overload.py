@@ -37,10 +37,10 @@ OFFERED_TIMES = 10
 SENDERS = 6
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _SETTINGS = """
-receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: null}}}}
+receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: false}}}}
 storage: {{dir: {folder}/state, max_bytes: {budget}}}
 intake: {{max_bytes: {budget}}}
-span_metrics: null
+span_metrics: false
 exporters: {{out: {{endpoint: "127.0.0.1:{port}", sending_queue: {{queue_size: {queue}}}}}}}
 """
 

@@ -48,7 +48,7 @@ SPANS = 20
 SENDERS = 4
 _TEN_DAYS = 10 * 86_400 * 10**9
 _SETTINGS = """
-receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:{own}"}}, http: null}}}}
+receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:{own}"}}, http: false}}}}
 storage: {{dir: {folder}/state, durability: {durability}}}
 epoch: 200ms
 span_metrics: {{temporality: delta, lateness: 2d, max_ahead: 36500d, idle_timeout: null}}

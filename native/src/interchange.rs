@@ -60,7 +60,10 @@ impl Inlet {
     pub fn batch(&self, batch: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
         let py = batch.py();
         let schema = batch.getattr(intern!(py, "schema"))?;
-        let mut stream = match self.open().pop() {
+        // A guard in the `match` itself would live as long as it, and calling Python may let go of the interpreter: a
+        // thread that then has it would wait here for this one, and this one for it.
+        let idle = self.open().pop();
+        let mut stream = match idle {
             Some(stream) if stream.is_of(&schema)? => stream,
             _ => Stream::open(&schema)?,
         };

@@ -31,7 +31,7 @@ _FORMS = [
     *((bytes, form) for form in BYTES_FORMS.values()),
 ]
 SETTINGS = """
-receivers: {{otlp: {{grpc: null, http: {{endpoint: "127.0.0.1:0"}}}}}}
+receivers: {{otlp: {{grpc: false, http: {{endpoint: "127.0.0.1:0"}}}}}}
 exporters:
   out: {{endpoint: "127.0.0.1:{grpc}"}}
   json: {{endpoint: "http://127.0.0.1:{http}", protocol: http/json}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -155,3 +157,29 @@ def test_limits_say_what_is_allowed(depth: int) -> None:
     """A depth no request fits in, or beyond the official library's, is refused."""
     with pytest.raises(ValueError, match="depth: expected 10 to 100"):
         Limits(depth=depth)
+
+
+def test_many_threads_encode_different_batches_at_once() -> None:
+    """Threads that encode all signals while others use the interpreter do not wait for each other for ever."""
+    batches = [decode(payload(signal, rows, rows), signal) for signal in Signal for rows in (1, 30, 200)]
+    expected = [encode(batch) for batch in batches]
+    wrong: list[int] = []
+
+    def work(first: int) -> None:
+        for step in range(20):
+            number = (first + step) % len(batches)
+            if encode(batches[number]) != expected[number]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(switch_s)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
