@@ -61,7 +61,8 @@ class ArchiveSettings(Settings):
 
     recovery_dir: Path | None = None
     """The flow's Bytewax recovery directory, if its sources send again what a crash interrupted: every record is then
-    archived exactly once. Leave it out when they cannot (a receiver without an ingest log): nothing is taken back."""
+    archived exactly once. Leave it out when they cannot (a receiver without an ingest log): nothing is taken back. Not
+    needed, and not looked at, with the gateway's storage."""
 
     partitions: int = Field(default=1, ge=1, le=64)
     """How many writers share the work; more than workers are of no use. May grow, must not shrink, between runs."""
