@@ -3,6 +3,7 @@
 mod collector;
 pub(crate) mod columns;
 mod cursor;
+mod entity_refs;
 mod envelope;
 mod logs;
 mod metrics;

@@ -9,8 +9,9 @@ use arrow_buffer::BooleanBuffer;
 use super::columns::{numbers, Built, Optional};
 use super::cursor::{set_message, set_text, Cursor, Fast, Irregular};
 use super::envelope::{Records, Stop};
-use super::nested;
-use super::points::{packed, zigzag, Buckets, Exemplars, Number, NumberLists, Quantiles};
+use super::points::{
+    check_identity, packed, zigzag, Buckets, Exemplars, Number, NumberLists, Quantiles,
+};
 use super::pool::Texts;
 use super::values::Attributes;
 use crate::schema::{self, metric_type};
@@ -243,17 +244,6 @@ impl Records for DataPoints {
         ];
         RecordBatch::try_new(Arc::clone(&schema::DATA_POINTS), columns)
     }
-}
-
-/// A metric without points leaves no row, yet what it says must be valid.
-fn check_identity(texts: [&[u8]; 3], metadata: &[&[u8]], left: u32, unknown: &mut u64) -> Fast<()> {
-    if texts.iter().any(|text| std::str::from_utf8(text).is_err()) {
-        return Err(Irregular);
-    }
-    let mut scratch = Vec::new();
-    metadata
-        .iter()
-        .try_for_each(|body| nested::key_value(body, left, unknown, &mut scratch))
 }
 
 impl DataPoints {

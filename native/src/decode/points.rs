@@ -1,4 +1,5 @@
-//! Columns of data points that only some kinds of metric fill: lists of numbers, buckets, quantiles, exemplars.
+//! Columns of data points that only some kinds of metric fill: lists of numbers, buckets, quantiles, exemplars. And what
+//! is left of a metric that has no points.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use arrow_buffer::NullBufferBuilder;
 
 use super::columns::{list, numbers, structs, trimmed, Built, Ends, Optional};
 use super::cursor::{Cursor, Fast, Irregular};
+use super::nested;
 use super::pool::Texts;
 use super::values::Attributes;
 use crate::schema;
@@ -60,6 +62,22 @@ pub fn packed<T>(out: &mut Vec<T>, content: &[u8], number: fn([u8; 8]) -> T) -> 
     } else {
         Err(Irregular)
     }
+}
+
+/// A metric without points leaves no row, yet what it says must be valid.
+pub fn check_identity(
+    texts: [&[u8]; 3],
+    metadata: &[&[u8]],
+    left: u32,
+    unknown: &mut u64,
+) -> Fast<()> {
+    if texts.iter().any(|text| std::str::from_utf8(text).is_err()) {
+        return Err(Irregular);
+    }
+    let mut scratch = Vec::new();
+    metadata
+        .iter()
+        .try_for_each(|body| nested::key_value(body, left, unknown, &mut scratch))
 }
 
 pub fn zigzag(value: u32) -> i32 {
