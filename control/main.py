@@ -15,6 +15,7 @@ from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
 from control.generate import generate
 from control.graph import graph
+from control.log_commands import log
 from control.panic_noise import without_panic_noise
 from control.query import query
 from control.replay import replay
@@ -65,6 +66,7 @@ app.command()(query)
 app.command()(replay)
 app.command()(demo)
 app.add_typer(deadletter)
+app.add_typer(log, name="log")
 app.command()(version)
 
 
