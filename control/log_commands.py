@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["log"]
 
-log = typer.Typer(no_args_is_help=True, help="Look into the logs of what is received and not delivered yet.")
+log = typer.Typer(
+    name="log",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Look into the logs of what is received and not delivered yet.",
+)
 
 FolderArgument = Annotated[
     Path | None,

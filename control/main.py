@@ -66,7 +66,7 @@ app.command()(query)
 app.command()(replay)
 app.command()(demo)
 app.add_typer(deadletter)
-app.add_typer(log, name="log")
+app.add_typer(log)
 app.command()(version)
 
 

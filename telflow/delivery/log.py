@@ -162,8 +162,8 @@ class Log:
         if not entries:
             return self.last_position(partition)
         job = Job(partition, entries, stored)
-        self._enter(job)
-        self._group.work(job)
+        self._admit(job)
+        self._group.submit(job)
         return job.result()
 
     def append_soon(self, partition: str, entry: Entry) -> Future[int]:
@@ -175,9 +175,10 @@ class Log:
         """
         future: Future[int] = Future()
         job = Job(partition, [entry], future=future)
-        self._enter(job)
+        self._admit(job)
+        self._group.submit_soon(job)
         if self._group.crowded:
-            self._group.work(job)  # whoever outruns the disk waits for it
+            self._group.work()  # whoever outruns the disk does its work
         else:
             self._keeper.wake()
         return future
@@ -320,14 +321,18 @@ class Log:
                     self._file.write([], self._partitions.values())
             self._file.close()
 
-    def _enter(self, job: Job) -> None:
-        """Put a job where the next leader finds it, if there is room."""
+    def _admit(self, job: Job) -> None:
+        """Refuse a job that there is no room for, or no log.
+
+        Raises:
+            LogFull: The byte budget or the disk has no room.
+            LogError: The log is closed or broken.
+        """
         if not self._has_room(job.size):
             self._make_room(job.size)
         self._check_open()
         if self._broken is not None:
             raise self._broken
-        self._group.enter(job)
 
     def _has_room(self, size: int) -> bool:
         if self._held_bytes + self._group.waiting_bytes + size > self._max_bytes:

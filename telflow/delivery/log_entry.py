@@ -24,6 +24,7 @@ __all__ = [
     "LossReport",
     "PartitionStats",
     "compress",
+    "compressor",
     "expire",
     "partition_stats",
     "read_entries",
@@ -304,12 +305,17 @@ def to_row(number: int, entry: Entry, stored: bytes) -> Row:
 _local = threading.local()
 
 
+def compressor() -> Callable[[bytes], bytes]:
+    """Return what makes of a payload what is stored, for one thread at a time."""
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress
+
+
 def compress(payload: bytes) -> bytes:
     """Return the payload as it is stored, with a checksum.
 
     Each thread keeps its compressor: making one for each payload costs more than a small payload does.
     """
-    compressor = getattr(_local, "compressor", None)
-    if compressor is None:
-        compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-    return cast(zstandard.ZstdCompressor, compressor).compress(payload)
+    found = getattr(_local, "compress", None)
+    if found is None:
+        found = _local.compress = compressor()
+    return cast(Callable[[bytes], bytes], found)(payload)

@@ -8,8 +8,8 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -19,8 +19,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from telflow.delivery.group_commit import GroupCommit, Job
 from telflow.delivery.log import Durability, Entry, Log, LogError, LogFull, Loss
 from telflow.delivery.log_file import _APPLICATION
+from telflow.errors import TelflowError
 from telflow.schema import Signal
 from tests.strategies import thorough
 
@@ -354,6 +356,40 @@ def test_an_interrupt_in_a_commit_leaves_nobody_waiting(path: Path, monkeypatch:
             log.append("intake", entry())
     with Log(path, min_free_bytes=0) as log:
         assert log.append("intake", entry()) == 2
+
+
+def test_an_interrupted_leader_leaves_the_lead_to_others() -> None:
+    """Whoever waits behind it gets its turn, and those in its group are told."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def commit(jobs: Sequence[Job]) -> None:
+        if not go_on.is_set():
+            entered.set()
+            go_on.wait(30)
+            raise KeyboardInterrupt
+        for job in jobs:
+            job.position = 1
+
+    group = GroupCommit(commit, threading.Lock())
+
+    def submit(job: Job) -> int:
+        group.submit(job)
+        return job.result()
+
+    first, second, third = (Job("p", [entry()]) for _ in range(3))
+    third.future = Future()
+    with ThreadPoolExecutor(2) as pool:
+        interrupted = pool.submit(submit, first)
+        assert entered.wait(30)
+        waiting = pool.submit(submit, second)
+        wait_for(lambda: group.waiting_bytes >= first.size + second.size)
+        group.submit_soon(third)
+        go_on.set()
+        assert isinstance(interrupted.exception(30), KeyboardInterrupt)
+        assert waiting.result(30) == 1
+    assert third.future.result(30) == 1
+    with pytest.raises(TelflowError, match="interrupted"):
+        first.result()
 
 
 def test_threads_end_with_the_log(path: Path) -> None:
