@@ -13,7 +13,7 @@ from control.screen import DebugOption, Output, OutputOption, Screen, table
 if TYPE_CHECKING:
     from telflow.delivery.log import Entry, PartitionStats
 
-__all__ = ["log"]
+__all__ = ["FolderArgument", "inspect", "log", "salvage"]
 
 log = typer.Typer(
     name="log",
