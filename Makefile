@@ -5,7 +5,7 @@ BIN := .venv/bin
 NPROC := $(shell getconf _NPROCESSORS_ONLN)
 export PYTHON
 
-.PHONY: help setup demo run test lint format bench coverage fuzz torture lock docs clean
+.PHONY: help setup demo run test lint format bench coverage fuzz torture soak lock docs clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fuzz: setup ## Fuzz the codec for SECONDS (60 by default)
 
 torture: setup ## Kill a gateway under load KILLS times (200 by default), then look for every acknowledged record
 	@$(BIN)/python -m tests.torture --kills $${KILLS:-200}
+
+soak: setup ## Run a gateway with faults for SOAK_SECONDS (300 by default); what it holds must stay flat
+	@$(BIN)/python -m tests.soak --seconds $${SOAK_SECONDS:-300}
 
 docs: setup ## Write the generated parts of docs/ anew
 	@$(BIN)/python -m docs.build

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -38,8 +36,8 @@ from connectors.archive import query
 from connectors.otlp import NullOtlpServer
 from connectors.otlp.settings import GrpcServerSettings
 from telflow.codec import decode
-from telflow.packages import ROOT
 from telflow.schema import Signal
+from tests.gateway_process import GatewayProcess
 
 __all__ = ["Findings", "torture"]
 
@@ -84,30 +82,6 @@ class Findings:
             "windows count every archived span once": self.counted_in_windows == self.windowed,
         }
         return [promise for promise, kept in promises.items() if not kept]
-
-
-class _Gateway:
-    """`telflow run` in a process of its own."""
-
-    def __init__(self, settings: Path, log: Path) -> None:
-        self._command = [sys.executable, "-P", "-m", "telflow", "run", str(settings), "--output", "json"]
-        self._log = log
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the gateway did not start:\n{self._log.read_text()[-4000:]}")
-        json.loads(line)
-
-    def stop(self, how: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(how)
-        self.process.communicate(timeout=120)
-        return self.process.returncode
 
 
 class _Load:
@@ -180,7 +154,7 @@ def torture(
     own = _free_port()
     settings = folder / "telflow.yaml"
     settings.write_text(_SETTINGS.format(own=own, port=port, folder=folder, durability=durability))
-    gateway = _Gateway(settings, folder / "gateway.log")
+    gateway = GatewayProcess(settings, folder / "gateway.log")
     gateway.start()
     load = _Load(f"127.0.0.1:{own}")
     load.start()
@@ -204,9 +178,7 @@ def torture(
         # Far later in event time: every window before it closes.
         TraceServiceStub(channel).Export(request_of([2**40], BASE_UNIX_NANO + _TEN_DAYS), timeout=30)
     time.sleep(1)
-    code = gateway.stop(signal.SIGTERM)
-    if code:
-        raise RuntimeError(f"the gateway ended with {code}:\n{(folder / 'gateway.log').read_text()[-4000:]}")
+    gateway.stop()
     received[-1].stop()
     _compare(found, load, received, folder / "archive")
     return found
