@@ -2,7 +2,7 @@
 
 from connectors.kafka.settings import KafkaExporterSettings, KafkaReceiverSettings
 from connectors.kafka.sink import KafkaSink
-from connectors.kafka.source import KafkaSource, KafkaSourceStats, UndecodableMessage
+from connectors.kafka.source import KafkaSource, KafkaSourceStats
 
 __all__ = [
     "KafkaExporterSettings",
@@ -10,5 +10,4 @@ __all__ = [
     "KafkaSink",
     "KafkaSource",
     "KafkaSourceStats",
-    "UndecodableMessage",
 ]

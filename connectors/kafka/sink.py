@@ -19,6 +19,8 @@ from connectors.kafka.settings import KafkaExporterSettings, codec_encoding
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, decode, encode, encode_split
+from telflow.delivery.dead_letters import DeadLetters
+from telflow.delivery.log import Entry
 from telflow.errors import DeliveryError, EncodeError
 from telflow.schema import Signal
 
@@ -73,6 +75,7 @@ class KafkaSink(FixedPartitionedSink[TelemetryBatch, int]):
         *,
         partitions: int = 1,
         keep_undelivered: bool = False,
+        dead_letters: DeadLetters | None = None,
         ledger: Ledger = LEDGER,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,12 +86,14 @@ class KafkaSink(FixedPartitionedSink[TelemetryBatch, int]):
             partitions: How many partitions share the work in a cluster; never fewer than in an earlier run.
             keep_undelivered: What is unacknowledged when a stop has waited for `shutdown_timeout` ends the run with an
                 error, for the next one to bring it again from the flow's saved state. False: it is dropped and counted.
+            dead_letters: Keeps what is dropped.
             ledger: Where delivered and dropped records are counted.
             now_s: A monotonic clock.
         """
         self.settings = settings
         self._partitions = partitions
         self.keep_undelivered = keep_undelivered
+        self.dead_letters = dead_letters
         self.ledger = ledger
         self.now_s = now_s
         self.deadline_s: float | None = None
@@ -174,6 +179,7 @@ class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
         except EncodeError:
             if batch.num_rows == 1:
                 self._drop(pending, 1, "record too large")
+                self._bury(pending, encode(batch, encoding), encoding, 1, "record too large")
                 return
             half = batch.num_rows // 2
             yield from self._encode(batch.slice(0, half), encoding, pending)
@@ -289,9 +295,16 @@ class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
             self._drop_message(message, "not acknowledged before the stop")
 
     def _drop_message(self, message: _Message, reason: str) -> None:
-        batch = decode(message.value, message.pending.signal, message.encoding)
-        self._drop(message.pending, batch.num_rows, reason)
-        self._end(message.pending)
+        pending = message.pending
+        records = decode(message.value, pending.signal, message.encoding).num_rows
+        self._drop(pending, records, reason)
+        self._bury(pending, message.value, message.encoding, records, reason)
+        self._end(pending)
+
+    def _bury(self, pending: _Pending, payload: bytes, encoding: Encoding, records: int, reason: str) -> None:
+        if self._sink.dead_letters is not None:
+            letter = Entry(pending.signal, payload, records, pending.tenant, encoding, time.time_ns())
+            self._sink.dead_letters.add(letter, origin=self._step_id, reason=reason)
 
     def _drop(self, pending: _Pending, records: int, reason: str) -> None:
         pending.dropped[reason] = pending.dropped.get(reason, 0) + records

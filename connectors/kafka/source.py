@@ -26,13 +26,15 @@ from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding
 from telflow.delivery.committed import CommittedStates
+from telflow.delivery.dead_letters import DeadLetters
+from telflow.delivery.log import Entry
 from telflow.errors import ConfigError, DecodeError, TelflowError
 from telflow.schema import Signal
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["KafkaSource", "KafkaSourceStats", "UndecodableMessage", "rooms"]
+__all__ = ["KafkaSource", "KafkaSourceStats", "rooms"]
 
 _LOG = logging.getLogger(__name__)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,27 +42,6 @@ _SHORTEST_REST_S = 0.002
 _LONGEST_REST_S = 0.1
 _ROOM_REST_S = 0.25
 _ROOM_STEP = 8
-
-
-@dataclass(frozen=True, slots=True)
-class UndecodableMessage:
-    """A message that is no OTLP request.
-
-    Attributes:
-        signal: What its topic holds.
-        encoding: How its topic's messages are written.
-        origin: Where it is: `topic/partition@offset`.
-        tenant: Whose it is; None when unknown.
-        payload: Its value.
-        reason: What is wrong with it, without data.
-    """
-
-    signal: Signal
-    encoding: Encoding
-    origin: str
-    tenant: str | None
-    payload: bytes
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +78,8 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
     consumer group is, and else at `initial_offset`. Without a recovery folder nothing is committed to the brokers:
     only saved state tells what has left the flow for good.
 
-    A message that cannot be decoded is given to `on_undecodable`, counted as one record that was received and
-    dropped (`undecodable`), and not read again.
+    A message that cannot be decoded becomes a dead letter, is counted as one record that was received and dropped
+    (`undecodable`), and is not read again.
     """
 
     def __init__(
@@ -107,7 +88,7 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         *,
         recovery_dir: Path | None = None,
         name: str = "kafka",
-        on_undecodable: Callable[[UndecodableMessage], None] | None = None,
+        dead_letters: DeadLetters | None = None,
         epoch_budget_bytes: int | None = None,
         ledger: Ledger = LEDGER,
         now_s: Callable[[], float] = time.monotonic,
@@ -118,8 +99,7 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
             settings: Which brokers and topics.
             recovery_dir: Where the dataflow keeps its state.
             name: The component's name in the ledger and in the log.
-            on_undecodable: Keeps a message that is no OTLP request; when it has returned, the message is safe. None:
-                the log says where it is in Kafka.
+            dead_letters: Keeps messages that are no OTLP requests. None: the log says where they are in Kafka.
             epoch_budget_bytes: Message bytes per epoch and topic partition. A cluster has backpressure only at the
                 edges of epochs, so each source there must limit itself. None: no limit, right for a single worker.
             ledger: Where records are counted.
@@ -127,7 +107,7 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         """
         self.settings = settings
         self.name = name
-        self.on_undecodable = on_undecodable
+        self.dead_letters = dead_letters
         self.epoch_budget_bytes = epoch_budget_bytes
         self.ledger = ledger
         self.now_s = now_s
@@ -325,11 +305,10 @@ class _KafkaPartition(StatefulSourcePartition[TelemetryBatch, int | None]):
     def _put_aside(self, message: Message, tenant: str | None, reason: str) -> None:
         origin = f"{self._place}@{message.offset()}"
         _LOG.warning("%s: the message at %s is no OTLP request: %s", self._source.name, origin, reason)
-        if self._source.on_undecodable is not None:
-            self._source.on_undecodable(
-                UndecodableMessage(self._signal, self._encoding, origin, tenant, message.value() or b"", reason)
-            )
+        if self._source.dead_letters is not None:
+            created_ms = message.timestamp()[1]
+            letter = Entry(self._signal, message.value() or b"", 0, tenant, self._encoding, created_ms * 1_000_000)
+            self._source.dead_letters.add(letter, origin=self._source.name, reason="undecodable")
         self._source.undecodable += 1
-        outcome = Outcome.DROPPED if self._source.on_undecodable is None else Outcome.QUARANTINED
-        for what, why in ((Outcome.RECEIVED, ""), (outcome, "undecodable")):
+        for what, why in ((Outcome.RECEIVED, ""), (Outcome.DROPPED, "undecodable")):
             self._source.ledger.add(what, self._signal, tenant, 1, component=self._source.name, reason=why)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from connectors.kafka.settings import KafkaEncoding, codec_encoding
 from telflow.accounting import Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import decode
+from telflow.delivery.dead_letters import DeadLetterReader, DeadLetters
 from telflow.errors import ConfigError, DeliveryError
 from telflow.schema import Signal
 from tests.batches import spans
@@ -157,13 +159,19 @@ def test_batches_are_split_to_the_size_of_a_message(broker: Broker, topic: str) 
     assert counts(ledger) == [(Outcome.DELIVERED, "", "", 500)]
 
 
-def test_a_record_too_large_for_a_message_is_dropped_alone(broker: Broker, topic: str) -> None:
-    """The records around it are delivered."""
+def test_a_record_too_large_for_a_message_is_dropped_alone(broker: Broker, topic: str, tmp_path: Path) -> None:
+    """The records around it are delivered; it becomes a dead letter."""
     broker.create(topic)
     large = batch_from_message(request_message(Signal.LOGS, 1, "x" * 5000), Signal.LOGS, None)
     batch = TelemetryBatch.concat([logs(range(7)), large, logs(range(7, 10))])
     ledger = Ledger()
-    write(KafkaSink(settings(broker, topic, max_message_bytes=2000), ledger=ledger), batch)
+    with DeadLetters(tmp_path / "deadletter.db") as letters:
+        options = settings(broker, topic, max_message_bytes=2000)
+        write(KafkaSink(options, dead_letters=letters, ledger=ledger), batch)
+    with DeadLetterReader(tmp_path / "deadletter.db") as reader:
+        [(letter, entry)] = reader.read(reader.letters())
+    assert (letter.origin, letter.reason, letter.records) == ("flow.kafka.write", "record too large", 1)
+    assert_same_batch(decode(entry.payload, Signal.LOGS), large)
     assert numbers(broker.messages(topic)) == list(range(10))
     assert counts(ledger) == [(Outcome.DELIVERED, "", "", 10), (Outcome.DROPPED, "", "record too large", 1)]
 

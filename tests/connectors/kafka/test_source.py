@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
-from connectors.kafka import KafkaReceiverSettings, KafkaSource, UndecodableMessage
+from connectors.kafka import KafkaReceiverSettings, KafkaSource
 from connectors.kafka.settings import KafkaEncoding, codec_encoding
 from connectors.kafka.source import rooms
 from telflow.accounting import Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.codec import encode
+from telflow.delivery.dead_letters import DeadLetterReader, DeadLetters
 from telflow.errors import ConfigError
 from telflow.schema import Signal
 from tests.connectors.otlp.conftest import request_message
@@ -80,28 +81,31 @@ def test_messages_of_a_poll_become_one_batch(broker: Broker, topic: str) -> None
     assert max(batch.num_rows for batch in read(KafkaSource(small, ledger=Ledger()), 200)) <= max(1024 // size, 10)
 
 
-def test_a_bad_message_is_put_aside_with_its_origin_and_the_others_pass(broker: Broker, topic: str) -> None:
+def test_a_bad_message_is_put_aside_and_the_others_pass(
+    broker: Broker, topic: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Cut protobuf, a null value and a header that is no name: the worker lives, each bad one is kept and counted."""
     broker.create(topic)
     good = values(0, 1, 2)
     broker.send(topic, good[0], b"\x0a\xff", None, good[1], headers=[("tenant", b"acme")])
     broker.send(topic, good[2], headers=[("tenant", b"\xff\xfe")])
     broker.send(topic, good[2])
-    aside: list[UndecodableMessage] = []
     ledger = Ledger()
-    source = KafkaSource(
-        settings(broker, topic, tenant_header="tenant"), on_undecodable=aside.append, ledger=ledger, name="bus"
-    )
-    assert numbers(read(source, 3)) == [0, 1, 2]
-    assert [(m.origin, m.tenant, m.payload) for m in aside] == [
-        (f"{topic}/0@4", None, good[2]),
-        (f"{topic}/0@1", "acme", b"\x0a\xff"),
+    with DeadLetters(tmp_path / "deadletter.db") as letters:
+        options = settings(broker, topic, tenant_header="tenant")
+        source = KafkaSource(options, dead_letters=letters, ledger=ledger, name="bus")
+        assert numbers(read(source, 3)) == [0, 1, 2]
+    with DeadLetterReader(tmp_path / "deadletter.db") as reader:
+        kept = [(each.origin, each.reason, each.tenant, entry.payload) for each, entry in reader.read(reader.letters())]
+    assert sorted(kept, key=str) == [
+        ("bus", "undecodable", "acme", b"\x0a\xff"),
+        ("bus", "undecodable", None, good[2]),
     ]
-    assert "tenant header" in aside[0].reason
+    assert f"{topic}/0@4 is no OTLP request: tenant header" in caplog.text
     assert source.stats().undecodable == 2
     counted = [(row.outcome, row.tenant, row.reason, row.count) for row in ledger.rows() if row.reason]
-    assert counted == [(Outcome.QUARANTINED, "", "undecodable", 1), (Outcome.QUARANTINED, "acme", "undecodable", 1)]
-    assert all(balance.in_flight == balance.received - balance.quarantined for balance in ledger.balance().values())
+    assert counted == [(Outcome.DROPPED, "", "undecodable", 1), (Outcome.DROPPED, "acme", "undecodable", 1)]
+    assert sum(balance.in_flight for balance in ledger.balance().values()) == 3
 
 
 def test_a_bad_message_that_nobody_keeps_is_counted_as_dropped(
