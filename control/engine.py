@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
+from control.epochs import Epochs
 from control.exit_codes import FlowError, UnavailableError
 from control.flow_failure import explain
 from control.sink_guard import guard_sinks
@@ -32,13 +33,16 @@ def one_thread_per_library() -> None:
     pa.set_cpu_count(1)
 
 
-def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: timedelta = _EPOCH) -> None:
+def run_dataflow(
+    flow: Dataflow, *, recovery_dir: Path | None = None, epoch: timedelta = _EPOCH, epochs: Epochs | None = None
+) -> None:
     """Run a dataflow to its end.
 
     Args:
         flow: The `Dataflow`.
         recovery_dir: Folder for the engine's recovery files; made when missing. None: state is not kept.
         epoch: Time between snapshots, at which sinks flush.
+        epochs: Is told when they were flushed.
 
     Raises:
         TelflowError: One of telflow's own parts gave up, with its own words.
@@ -53,7 +57,7 @@ def run_dataflow(flow: Dataflow, *, recovery_dir: Path | None = None, epoch: tim
     if recovery_dir is not None:
         _prepare_recovery(recovery_dir)
         recovery = RecoveryConfig(recovery_dir)
-    close_errors = guard_sinks(flow)
+    close_errors = guard_sinks(flow, epochs)
     try:
         run_main(flow, epoch_interval=epoch, recovery_config=recovery)
         close_errors.raise_first()

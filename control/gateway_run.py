@@ -16,7 +16,9 @@ from connectors.otlp import BoundPorts, OtlpReceiver
 from control.account import account, accounting_table, loss_table, totals
 from control.drain import Drain, close_sources, drain_on_signal, finish_sinks, stop_parts
 from control.engine import run_dataflow
+from control.epochs import Epochs
 from control.exit_codes import LossError, UnavailableError
+from control.gateway_telemetry import GatewayTelemetry
 from control.screen import ACTIVE, Output, Screen
 from control.storage import Storage
 from control.target import settings_of
@@ -24,6 +26,7 @@ from flows.gateway import FLOW_ID, GatewaySettings, build
 from telflow.accounting import LEDGER, Ledger
 from telflow.errors import ConfigError
 from telflow.memory import reuse_large_blocks
+from telflow.telemetry import LogFormat, set_up_log
 
 __all__ = ["Gateway", "run_gateway"]
 
@@ -41,9 +44,11 @@ class Gateway:
         self._storage: Storage | None = None
         self._receiver: OtlpReceiver | None = None
         self._flow: Dataflow | None = None
+        self._epochs = Epochs()
+        self.telemetry: GatewayTelemetry | None = None
 
     def start(self) -> BoundPorts:
-        """Set up all parts and open the receiver's ports.
+        """Set up all parts and open the receiver's ports, and the one of `telemetry`.
 
         Raises:
             ConfigError: A part cannot be set up.
@@ -70,9 +75,18 @@ class Gateway:
                 ledger=self._ledger,
                 dead_letters=storage.outgoing.dead_letters if undecodable else None,
             )
+            self.telemetry = GatewayTelemetry(
+                settings,
+                self._flow,
+                self.drain,
+                ledger=self._ledger,
+                epochs=self._epochs,
+                intake_bytes=lambda: storage.intake.held_bytes,
+            )
             if self.drain.requested:  # before there was anything to stop
                 self._stop()
             with _outside(always=True):
+                self.telemetry.start()
                 return self._receiver.start()
         except BaseException:
             self._close()
@@ -80,10 +94,16 @@ class Gateway:
 
     def run(self) -> None:
         """Run the flow until `drain` is requested and everything received has left it; then close the ports."""
-        if self._flow is None or self._storage is None:
+        if self._flow is None or self._storage is None or self.telemetry is None:
             raise RuntimeError("expected start() before run()")
         try:
-            run_dataflow(self._flow, recovery_dir=self._storage.recovery_dir, epoch=self.settings.epoch_interval)
+            with self.telemetry.running():
+                run_dataflow(
+                    self._flow,
+                    recovery_dir=self._storage.recovery_dir,
+                    epoch=self.settings.epoch_interval,
+                    epochs=self._epochs,
+                )
             finish_sinks(self._flow)
         finally:
             self._close()
@@ -101,16 +121,19 @@ class Gateway:
             self._receiver.stop()
         if self._flow is not None:
             close_sources(self._flow)
+        if self.telemetry is not None:
+            self.telemetry.stop()
         if self._storage is not None:
             self._storage.close()
 
 
-def run_gateway(target: str | None, screen: Screen) -> None:
+def run_gateway(target: str | None, screen: Screen, log_format: LogFormat = LogFormat.TEXT) -> None:
     """Run a gateway until it is told to stop.
 
     Args:
         target: Its settings file; None: telflow.yaml if there is one, else default settings.
         screen: Where to say what happens.
+        log_format: How the log is written.
 
     Raises:
         ConfigurationError: The settings are wrong.
@@ -118,17 +141,18 @@ def run_gateway(target: str | None, screen: Screen) -> None:
         LossError: After the drain, records are unaccounted for.
     """
     level = logging.INFO if ACTIVE.debug else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    set_up_log(log_format, level, sys.stderr)
     settings, source = settings_of(target)
     gateway = Gateway(settings)
     with drain_on_signal(gateway.drain):
-        _announce(screen, settings, gateway.start(), source)
+        ports = gateway.start()
+        _announce(screen, settings, ports, source, gateway.telemetry.address if gateway.telemetry else None)
         with _status_line(screen, gateway.drain):
             gateway.run()
     _give_account(screen, settings)
 
 
-def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, source: str) -> None:
+def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, source: str, telemetry: str | None) -> None:
     otlp = settings.receivers.otlp
     addresses = {
         name: f"{part.endpoint.rpartition(':')[0]}:{port}"
@@ -142,13 +166,16 @@ def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, sour
     if settings.receivers.kafka is not None:
         addresses["kafka"] = ",".join(settings.receivers.kafka.brokers)
     if screen.output is Output.JSON:
-        screen.result({"event": "started", "settings": source, **addresses, "destinations": destinations})
+        own = {} if telemetry is None else {"telemetry": telemetry}
+        screen.result({"event": "started", "settings": source, **addresses, **own, "destinations": destinations})
         return
     screen.note(f"telflow gateway, {source}")
     for name, address in addresses.items():
         what = {"grpc": "OTLP/gRPC on", "http": "OTLP/HTTP on", "kafka": "OTLP from Kafka,"}[name]
         screen.note(f"  {what} {address}")
     screen.note(f"  to {', '.join(destinations)}")
+    if telemetry is not None:
+        screen.note(f"  own metrics and health on {telemetry}")
     screen.note("  Ctrl-C drains and stops")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from control.engine import one_thread_per_library
 from control.screen import DebugOption, Output, OutputOption, Screen
+from telflow.telemetry.log_format import LogFormat, set_up_log
 
 __all__ = ["run"]
 
@@ -27,6 +30,7 @@ def run(
         Path | None,
         typer.Option(help="Keep the state of a module's flow here, so that it goes on where it stopped."),
     ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="How the log on standard error is written.")] = LogFormat.TEXT,
     output: OutputOption = Output.HUMAN,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
@@ -56,17 +60,18 @@ def run(
     if target is None or is_settings_file(target):
         from control.gateway_run import run_gateway
 
-        run_gateway(target, Screen(output))
+        run_gateway(target, Screen(output), log_format)
     else:
-        _run_module(target, recovery_dir, Screen(output))
+        _run_module(target, recovery_dir, Screen(output), log_format)
 
 
-def _run_module(target: str, recovery_dir: Path | None, screen: Screen) -> None:
+def _run_module(target: str, recovery_dir: Path | None, screen: Screen, log_format: LogFormat) -> None:
     from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
     from control.engine import run_dataflow
     from control.flow_file import load_flow
 
     loaded = load_flow(target)
+    set_up_log(log_format, logging.WARNING, sys.stderr)  # a flow that has set up its own log keeps it
     drain = Drain(on_request=lambda: stop_parts(loaded.flow))
     make_drainable(loaded.flow, drain)
     with drain_on_signal(drain):

@@ -9,12 +9,14 @@ and the step is named, which the engine does not do for sinks.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, FixedPartitionedSink, StatefulSinkPartition, StatelessSinkPartition
 
+from control.epochs import Epochs
 from control.flow_steps import steps_of
 
 __all__ = ["CloseErrors", "SinkFailed", "guard_sinks"]
@@ -44,15 +46,15 @@ class SinkFailed(RuntimeError):  # noqa: N818 - reads as what happened
     """A sink raised; the cause is what it raised, the message names the step."""
 
 
-def guard_sinks(flow: Dataflow) -> CloseErrors:
-    """Wrap every sink of `flow`; the result tells what closing them raised."""
+def guard_sinks(flow: Dataflow, epochs: Epochs | None = None) -> CloseErrors:
+    """Wrap every sink of `flow`; the result tells what closing them raised, `epochs` when they were flushed."""
     errors = CloseErrors()
     for step in steps_of(flow):
         sink = getattr(step, "sink", None)
         if step.substeps or isinstance(sink, (_Fixed, _Dynamic)):
             continue  # an operator of telflow's or the user's that was given the sink; the engine's own is inside it
         if isinstance(sink, FixedPartitionedSink):
-            object.__setattr__(step, "sink", _Fixed(sink, errors))
+            object.__setattr__(step, "sink", _Fixed(sink, errors, epochs))
         elif isinstance(sink, DynamicSink):
             object.__setattr__(step, "sink", _Dynamic(sink, errors))
     return errors
@@ -61,8 +63,9 @@ def guard_sinks(flow: Dataflow) -> CloseErrors:
 class _Guard:
     """Calls a partition's methods and remembers whether one has raised."""
 
-    def __init__(self, step_id: str, part: Any, errors: CloseErrors) -> None:
+    def __init__(self, step_id: str, part: Any, errors: CloseErrors, epochs: Epochs | None = None) -> None:
         self._step_id = step_id
+        self._epochs = epochs
         self._part = part
         self._errors = errors
         self._failed = False
@@ -75,11 +78,15 @@ class _Guard:
             raise SinkFailed(f'error writing in step "{self._step_id}"') from error
 
     def snapshot(self) -> Any:
+        started_s = time.monotonic()
         try:
-            return self._part.snapshot()
+            state = self._part.snapshot()
         except Exception as error:
             self._failed = True
             raise SinkFailed(f'error flushing in step "{self._step_id}"') from error
+        if self._epochs is not None:
+            self._epochs.flushed(self._step_id, time.monotonic() - started_s)
+        return state
 
     def close(self) -> None:
         try:
@@ -104,9 +111,10 @@ class _FixedPart(StatefulSinkPartition[Any, Any]):
 
 
 class _Fixed(FixedPartitionedSink[Any, Any]):
-    def __init__(self, sink: FixedPartitionedSink[Any, Any], errors: CloseErrors) -> None:
+    def __init__(self, sink: FixedPartitionedSink[Any, Any], errors: CloseErrors, epochs: Epochs | None) -> None:
         self.inner = sink
         self._errors = errors
+        self._epochs = epochs
 
     def list_parts(self) -> list[str]:
         return self.inner.list_parts()
@@ -115,7 +123,8 @@ class _Fixed(FixedPartitionedSink[Any, Any]):
         return self.inner.part_fn(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: Any) -> _FixedPart:
-        return _FixedPart(_Guard(step_id, self.inner.build_part(step_id, for_part, resume_state), self._errors))
+        part = self.inner.build_part(step_id, for_part, resume_state)
+        return _FixedPart(_Guard(step_id, part, self._errors, self._epochs))
 
 
 class _DynamicPart(StatelessSinkPartition[Any]):

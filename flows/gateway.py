@@ -25,6 +25,7 @@ from connectors.intake_source import IntakeSource
 from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource
 from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
 from connectors.quarantine import QuarantineSettings, QuarantineSink
+from flows.telemetry_settings import TelemetrySettings
 from operators import (
     NO_KEY,
     CoalesceSettings,
@@ -136,6 +137,9 @@ class GatewaySettings(Settings):
     dead_letters: Switchable[DeadLetterSettings] = DeadLetterSettings()
     """Keeps what destinations refuse for good, in the storage folder; false: it is only counted."""
 
+    telemetry: Switchable[TelemetrySettings] = TelemetrySettings()
+    """What the gateway says about itself; false: no port for it is opened and nothing sent."""
+
     epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
     """How often state is saved, and sinks flush that have no queue on disk. By default 1s; 10s with an archive that has
     none (``storage: {durability: memory}``), whose every flush makes files."""
@@ -197,7 +201,13 @@ def build(
     flow = Dataflow(flow_id)
     stream: Stream[TelemetryBatch] = op.input("receive", flow, IntakeSource(intake))
     if settings.receivers.kafka is not None:
-        source = KafkaSource(settings.receivers.kafka, recovery_dir=settings.recovery_dir, ledger=ledger)
+        # Nobody is told that a message cannot be decoded, so it is kept where anything is.
+        source = KafkaSource(
+            settings.receivers.kafka,
+            recovery_dir=settings.recovery_dir,
+            dead_letters=outgoing.dead_letters,
+            ledger=ledger,
+        )
         stream = op.merge("received", stream, op.input("receive_kafka", flow, source))
     if settings.coalesce is not None:
         by_signal = op.key_on("by_signal", stream, lambda batch: batch.signal.value)
@@ -266,9 +276,10 @@ def _sinks(settings: GatewaySettings, outgoing: Outgoing, ledger: Ledger) -> dic
         f"export_{name}": OtlpSink(exporter, ledger=ledger, log=outgoing.queues, dead_letters=outgoing.dead_letters)
         for name, exporter in settings.exporters.items()
     }
-    keep = settings.receivers.kafka is not None  # which brings again what a stop leaves undelivered
+    # What a stop leaves undelivered is brought again where everything that comes in is kept.
+    keep = settings.storage.durability != "memory" or settings.receivers.kafka is not None
     sinks |= {
-        f"kafka_{name}": KafkaSink(exporter, keep_undelivered=keep, ledger=ledger)
+        f"kafka_{name}": KafkaSink(exporter, keep_undelivered=keep, dead_letters=outgoing.dead_letters, ledger=ledger)
         for name, exporter in settings.kafka.items()
     }
     if settings.archive is not None:

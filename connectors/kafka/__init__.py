@@ -1,13 +1,14 @@
 """OTLP messages from and to Kafka, as the Collector's kafka components write and read them."""
 
 from connectors.kafka.settings import KafkaExporterSettings, KafkaReceiverSettings
-from connectors.kafka.sink import KafkaSink
+from connectors.kafka.sink import KafkaSink, KafkaSinkStats
 from connectors.kafka.source import KafkaSource, KafkaSourceStats
 
 __all__ = [
     "KafkaExporterSettings",
     "KafkaReceiverSettings",
     "KafkaSink",
+    "KafkaSinkStats",
     "KafkaSource",
     "KafkaSourceStats",
 ]

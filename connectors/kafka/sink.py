@@ -27,7 +27,7 @@ from telflow.schema import Signal
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
-__all__ = ["KafkaSink"]
+__all__ = ["KafkaSink", "KafkaSinkStats"]
 
 _LOG = logging.getLogger(__name__)
 _WAIT_S = 0.05
@@ -58,6 +58,17 @@ class _Message:
     headers: list[tuple[str, bytes]]
     since_s: float
     alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSinkStats:
+    """How a sink is doing.
+
+    Attributes:
+        unacknowledged: Messages that the brokers have not acknowledged.
+    """
+
+    unacknowledged: int
 
 
 class KafkaSink(FixedPartitionedSink[TelemetryBatch, int]):
@@ -97,6 +108,7 @@ class KafkaSink(FixedPartitionedSink[TelemetryBatch, int]):
         self.ledger = ledger
         self.now_s = now_s
         self.deadline_s: float | None = None
+        self._parts: list[_KafkaPartition] = []
 
     def stop(self) -> None:
         """Wait no longer than `shutdown_timeout` from now on: the dataflow is being drained. Safe in a handler."""
@@ -109,7 +121,13 @@ class KafkaSink(FixedPartitionedSink[TelemetryBatch, int]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _KafkaPartition:
-        return _KafkaPartition(self, step_id, resume_state or 0)
+        part = _KafkaPartition(self, step_id, resume_state or 0)
+        self._parts.append(part)
+        return part
+
+    def stats(self) -> KafkaSinkStats:
+        """Return how the sink is doing; safe in any thread."""
+        return KafkaSinkStats(sum(part.unacknowledged for part in list(self._parts)))
 
 
 class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
@@ -126,6 +144,11 @@ class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
         self._again: deque[_Message] = deque()
         self._again_s = 0.0
         self._shrinks = False
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages in the producer, and those to be sent again."""
+        return self._in_flight + len(self._again)
 
     @override
     def write_batch(self, values: list[TelemetryBatch]) -> None:
