@@ -173,8 +173,11 @@ def run_broker(folder: Path, port: int | None = None, **settings: str) -> Iterat
         made = [*_JAVA, "-cp", classes, "kafka.tools.StorageTool", "format", "-t", "telflowtelflowtelflowQ", "-c"]
         done = subprocess.run([*made, str(properties)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+    # So that no broker outlives tests that are killed.
+    with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    command = [*with_us, *_JAVA, "-cp", classes, "kafka.Kafka", str(properties)]
     with (folder / "broker.log").open("ab") as log:
-        process = subprocess.Popen([*_JAVA, "-cp", classes, "kafka.Kafka", str(properties)], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     with Broker(folder, ports[0], process) as broker:
         broker.wait_until_ready()
         yield broker
