@@ -16,7 +16,7 @@ from connectors.otlp import NullOtlpServer, OtlpClient, OtlpClientSettings, Otlp
 from connectors.otlp.protocol import ExportRequest
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger, Outcome
-from tests.connectors.otlp.test_client import NO_ROOM, WRONG, logs, settings_for
+from tests.connectors.otlp.clients import NO_ROOM, WRONG, logs, settings_for
 
 
 def run(settings: OtlpClientSettings, *batches: TelemetryBatch, **options: Any) -> dict[tuple[Outcome, str, str], int]:
