@@ -159,7 +159,7 @@ class Collector:
     """A batch of one signal that grows by a request at a time, while nothing needs it as a batch yet.
 
     Reading many small requests into one is `decode_many` for requests that do not come all at once: a batch costs some
-    0.2 ms to make besides what its records cost. May be used by several threads at once.
+    0.1 ms to make besides what its records cost. May be used by several threads at once.
 
     >>> collector = Collector(Signal.LOGS)
     >>> collector.add(b"", tenant="acme")
