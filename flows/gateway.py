@@ -1,6 +1,6 @@
 """`gateway`: OTLP in, governed, aggregated, and out to any number of destinations.
 
-    receive → coalesce → partition by tenant → drop → edit → redact ─→ exporters, archive, console
+    receive → coalesce → partition by tenant → drop → edit → redact ─→ tail sampling ─→ exporters, archive, console
                                                                  │  └─→ span metrics ─→ (the same)
                                                                  └ what could not be judged ─→ quarantine
 
@@ -33,12 +33,14 @@ from operators import (
     FilterSettings,
     RedactSettings,
     SpanMetricsSettings,
+    TailSamplingSettings,
     coalesce,
     edit_attributes,
     filter_records,
     partition,
     redact,
     span_metrics,
+    tail_sampling,
     tap,
 )
 from telflow.accounting import LEDGER, Ledger, Outcome
@@ -49,6 +51,7 @@ from telflow.delivery.intake import Intake
 from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 from telflow.governance import Redactor
+from telflow.sampling import Function, leaves
 from telflow.settings import Duration, Settings, Switchable
 
 __all__ = [
@@ -114,7 +117,10 @@ class GatewaySettings(Settings):
     """Removes personal data and secrets before anything leaves; false: what came in goes out."""
 
     span_metrics: Switchable[SpanMetricsSettings] = SpanMetricsSettings()
-    """Makes request, error and duration metrics of spans; false: none."""
+    """Makes request, error and duration metrics of spans, before any are left out; false: none."""
+
+    tail_sampling: Switchable[TailSamplingSettings] = None
+    """Keeps whole traces or drops them, by policies; with a `storage` on disk open traces survive a restart."""
 
     exporters: Mapping[Name, OtlpExporterSettings] = {}
     """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
@@ -132,7 +138,7 @@ class GatewaySettings(Settings):
     """Where records go that could not be redacted."""
 
     storage: StorageSettings = StorageSettings()
-    """Where what was received survives a crash, and the flow's state (open windows) a restart."""
+    """Where what was received survives a crash, and the flow's state (open windows, open traces) a restart."""
 
     dead_letters: Switchable[DeadLetterSettings] = DeadLetterSettings()
     """Keeps what destinations refuse for good, in the storage folder; false: it is only counted."""
@@ -153,6 +159,9 @@ class GatewaySettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> GatewaySettings:
+        for leaf in leaves(self.tail_sampling.policies) if self.tail_sampling is not None else ():
+            if isinstance(leaf, Function):
+                raise ValueError(f"tail_sampling: function {leaf.name!r}: expected policies that a file can hold")  # noqa: TRY004 - pydantic's
         if self.receivers.kafka is not None and self.recovery_dir is None:
             raise ValueError("receivers.kafka: expected storage.dir too, where the flow keeps the offsets it has read")
         return self
@@ -229,6 +238,13 @@ def build(
         )
         by_tenant = op.key_on("by_tenant", stream, tenant_of)
         metrics = span_metrics("span_metrics", by_tenant, metrics_settings, ledger=ledger).metrics
+    if settings.tail_sampling is not None:
+        sampling_settings = settings.tail_sampling.model_copy(
+            update={"emit_on_eof": settings.tail_sampling.emit_on_eof or settings.recovery_dir is None}
+        )
+        # Batches are held as they come, each of one tenant; so what comes out of them is, too.
+        stream = tail_sampling("tail_sampling", stream, sampling_settings, ledger=ledger)
+    if settings.span_metrics is not None:
         stream = op.merge("with_metrics", stream, op.key_rm("metrics", metrics))
     for number, (name, sink) in enumerate(_sinks(settings, outgoing, ledger).items()):
         deliver(name, stream, sink, copies=ledger if number else None)

@@ -20,6 +20,7 @@ from operators.map_batches import (
 from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
 from operators.redact import Redacted, RedactOut, RedactSettings, redact, redact_batch
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
+from operators.tail_sampling import TailSamplingSettings, tail_sampling
 from operators.tap import Tap, tap
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "SpanMetrics",
     "SpanMetricsOut",
     "SpanMetricsSettings",
+    "TailSamplingSettings",
     "Tap",
     "coalesce",
     "edit_attributes",
@@ -57,5 +59,6 @@ __all__ = [
     "redact",
     "redact_batch",
     "span_metrics",
+    "tail_sampling",
     "tap",
 ]

@@ -30,7 +30,8 @@ from telflow.errors import ConfigError
 from telflow.schema import Signal, ValueType
 from tests.batches import key_value
 from tests.same import assert_same_batch
-from tests.spans import EPOCH, SECOND, Span, spans_batch
+from tests.sampling import Row, kept_rows, rows_batch
+from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 
 MESSAGES: dict[Signal, Any] = {
     Signal.TRACES: ExportTraceServiceRequest,
@@ -303,3 +304,28 @@ def test_the_old_name_of_the_storage_folder_is_refused_with_the_new_one() -> Non
     """A settings file from before says what to write instead."""
     with pytest.raises(ValidationError, match=r"recovery_dir: expected storage\.dir instead"):
         GatewaySettings.model_validate({"recovery_dir": "state"})
+
+
+def test_tail_sampling_comes_after_span_metrics() -> None:
+    """Kept traces go out whole, dropped ones are accounted for, and metrics count both; other signals pass."""
+    rows = [Row(trace=n // 3, span=n, error=n < 3, tenant="acme" if n < 9 else "initech") for n in range(18)]
+    with NullOtlpServer(keep=True) as server:
+        ledger = run(
+            [rows_batch(rows), logs("one")],
+            exporters={"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}},
+            tail_sampling={"policies": [{"type": "status"}], "decision_wait": "1h"},
+            span_metrics={"idle_timeout": None},
+        )
+        assert sorted(kept_rows(kept(server, Signal.TRACES))) == [0, 1, 2]
+        assert sum(batch.num_rows for batch in kept(server, Signal.LOGS)) == 1
+        metrics = points(kept(server, Signal.METRICS))
+    assert sum(p["value_int"] for p in metrics if p["name"].endswith("calls")) == 18
+    assert counts(ledger, Outcome.DROPPED) == {("gateway.tail_sampling", "traces"): 9}
+    assert ledger.balance()["acme", Signal.TRACES].in_flight == 0
+    assert ledger.balance()["initech", Signal.TRACES].in_flight == 0
+
+
+def test_a_settings_file_cannot_name_functions() -> None:
+    """A policy that calls a function is for flows in Python."""
+    with pytest.raises(ValidationError, match="function 'slow': expected policies that a file can hold"):
+        GatewaySettings.model_validate({"tail_sampling": {"policies": [{"type": "function", "name": "slow"}]}})
