@@ -14,12 +14,19 @@ from control.epochs import Epochs
 from control.self_telemetry import SelfTelemetry
 from control.telemetry_server import TelemetryServer
 from flows.gateway import GatewaySettings
+from flows.telemetry_settings import TelemetrySettings
 from telflow.accounting import Ledger
 from telflow.errors import ConfigError
 
 __all__ = ["GatewayTelemetry"]
 
 _LOG = logging.getLogger(__name__)
+
+
+def _quiet_s(settings: GatewaySettings, telemetry: TelemetrySettings) -> float:
+    """How long records may lie still: an archive gathers them for `flush_interval`, and none of it is a queue's."""
+    gathers_s = settings.archive.flush_interval.total_seconds() if settings.archive is not None else 0.0
+    return max(telemetry.quiet.total_seconds(), 4 * gathers_s)
 
 
 class GatewayTelemetry:
@@ -62,6 +69,7 @@ class GatewayTelemetry:
             epoch_s=settings.epoch_interval.total_seconds(),
             intake_bytes=intake_bytes,
             intake_capacity_bytes=settings.intake.max_bytes,
+            quiet_s=_quiet_s(settings, settings.telemetry),
         )
         self._server = TelemetryServer(
             split_address(settings.telemetry.endpoint), self._itself, health=self._unhealthy, readiness=self._unready

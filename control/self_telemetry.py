@@ -59,6 +59,7 @@ class SelfTelemetry:
         epoch_s: float,
         intake_bytes: Callable[[], int],
         intake_capacity_bytes: int,
+        quiet_s: float,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up; nothing runs before `start`.
@@ -71,6 +72,7 @@ class SelfTelemetry:
             epoch_s: How often they should be.
             intake_bytes: What waits between the receivers and the flow.
             intake_capacity_bytes: What may.
+            quiet_s: How long nothing may have moved before records in flight must be explained.
             now_s: A monotonic clock.
         """
         self._settings = settings
@@ -82,9 +84,7 @@ class SelfTelemetry:
         self._intake_capacity_bytes = intake_capacity_bytes
         self._exporters = exporters_of(flow)
         self._parts = dict(_parts_with_stats(flow, self._exporters))
-        self.check = AccountCheck(
-            ledger, is_holding=self.is_holding, quiet_s=settings.quiet.total_seconds(), now_s=now_s
-        )
+        self.check = AccountCheck(ledger, is_holding=self.is_holding, quiet_s=quiet_s, now_s=now_s)
         self._start_time_unix_nano = time.time_ns()
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
         self._done = threading.Event()

@@ -37,7 +37,7 @@ class TelemetrySettings(Settings):
 
     quiet: Duration = Field(default=timedelta(minutes=2), ge=timedelta(milliseconds=10))
     """When nothing has moved for so long, records in flight that nothing holds are an error; longer than a batch may
-    wait anywhere in the flow."""
+    wait anywhere in the flow. With an archive four times its `flush_interval` at least."""
 
     export: Switchable[MetricsExportSettings] = None
     """Send the same metrics over OTLP; not done when not set."""

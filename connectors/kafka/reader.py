@@ -20,6 +20,7 @@ __all__ = ["Place", "Reader"]
 
 _LOG = logging.getLogger(__name__)
 _ASK_S = 5.0
+_DRY_S = 0.002  # the partitions that ask right after one that got nothing get nothing either
 _CHUNK = 100  # messages taken from the library at a time; what they may weigh together is bounded by `prefetch_bytes`
 
 
@@ -93,6 +94,7 @@ class Reader:
         self._counts: dict[str, int] = {}
         self._counts_due_s = -1.0
         self._waiting_bytes = 0
+        self._dry_until_s = now_s()
         self._committed: dict[Place, int] = {}
 
     def counts(self, *, timeout_s: float | None = None) -> Mapping[str, int]:
@@ -182,7 +184,11 @@ class Reader:
         """
         mine = self._assigned[place]
         if not mine.waiting and self._waiting_bytes < self._settings.prefetch_bytes:
-            self._pump(max_bytes)
+            now_s = self._now_s()
+            if now_s >= self._dry_until_s:
+                self._pump(max_bytes)
+                if not self._waiting_bytes:
+                    self._dry_until_s = now_s + _DRY_S
         taken: list[Message] = []
         size = 0
         while mine.waiting and (not taken or size + len(mine.waiting[0]) <= max_bytes):

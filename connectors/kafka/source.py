@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,9 @@ __all__ = ["KafkaSource", "KafkaSourceStats", "rooms"]
 
 _LOG = logging.getLogger(__name__)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_SHORTEST_REST_S = 0.002
+_SHORTEST_REST_S = 0.003125
 _LONGEST_REST_S = 0.1
-_ROOM_REST_S = 0.25
+_ROOM_REST_S = 0.5
 _ROOM_STEP = 8
 
 
@@ -274,7 +274,10 @@ class _KafkaPartition(StatefulSourcePartition[TelemetryBatch, int | None]):
 
     @override
     def next_awake(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self._rest_s) if self._rest_s else _LONG_AGO
+        if not self._rest_s:
+            return _LONG_AGO
+        # On a grid, so that all partitions that rest wake the engine once and not each by itself.
+        return datetime.fromtimestamp((time.time() // self._rest_s + 1) * self._rest_s, UTC)
 
     @override
     def snapshot(self) -> int | None:
