@@ -91,6 +91,8 @@ class Reader:
         except self._kafka.KafkaException as error:
             raise ConfigError(f"{component}: {error.args[0].str()}") from None
         self._assigned: dict[Place, _Assigned] = {}
+        # Fetching begins when all have been started: a broker answers nothing else while a fetch waits for messages.
+        self._to_assign: list[Any] = []
         self._counts: dict[str, int] = {}
         self._counts_due_s = -1.0
         self._waiting_bytes = 0
@@ -145,7 +147,7 @@ class Reader:
                 _LOG.warning("%s: %s cannot be read yet: %s", self._component, place, error.args[0].str())
             return None
         self._assigned[place] = _Assigned(offset)
-        self._consumer.incremental_assign([self._kafka.TopicPartition(*place, offset)])
+        self._to_assign.append(self._kafka.TopicPartition(*place, offset))
         _LOG.info("%s: %s is read from offset %d", self._component, place, offset)
         return offset
 
@@ -158,9 +160,9 @@ class Reader:
             self._kafka.TopicPartition(place.topic, number) for number in range(self._counts.get(place.topic, 0))
         ]
         committed = {p.partition: p.offset for p in self._consumer.committed(siblings, timeout=_ASK_S)}
-        low, high = self._watermarks(place)
         offset: int = committed.get(place.number, -1)
         if offset < 0:
+            low, high = self._watermarks(place)
             # Beside partitions with an offset, one without is one that was added since.
             is_new = is_new or any(other >= 0 for other in committed.values())
             offset = low if is_new or self._settings.initial_offset == "earliest" else high
@@ -203,6 +205,9 @@ class Reader:
 
     def _pump(self, max_bytes: int) -> None:
         """Sort what the library has fetched into the partitions' queues, until a batch's worth has come."""
+        if self._to_assign:
+            self._consumer.incremental_assign(self._to_assign)
+            self._to_assign = []
         come = 0
         while come < max_bytes:
             messages: list[Message] = self._consumer.consume(_CHUNK, 0)

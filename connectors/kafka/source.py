@@ -41,7 +41,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORTEST_REST_S = 0.003125
 _LONGEST_REST_S = 0.1
 _ROOM_REST_S = 0.5
-_ROOM_STEP = 8
+_ROOMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,15 @@ class KafkaSourceStats:
 def rooms(partitions: int) -> int:
     """Return how many partitions to provide for where a topic has so many.
 
-    Bytewax asks for a source's partitions once, so there are always a few more than the topic has: they begin to read
-    when the topic grows, without a restart. The number never shrinks while the topic's does not, which recovery needs.
+    Bytewax asks for a source's partitions once, so there are two more than the topic has: they begin to read when the
+    topic grows, without a restart. Not more, for the engine saves the state of each with every epoch, which costs a
+    write to its recovery files even if nothing was read. The number never shrinks while the topic's does not, which
+    recovery needs.
 
-    >>> [rooms(n) for n in (0, 1, 7, 8, 12)]
-    [8, 8, 8, 16, 16]
+    >>> [rooms(n) for n in (0, 1, 12)]
+    [2, 3, 14]
     """
-    return (partitions // _ROOM_STEP + 1) * _ROOM_STEP
+    return partitions + _ROOMS
 
 
 class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
@@ -121,6 +123,8 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         self._reader: Reader | None = None
         self._started: dict[Place, str] = {}
         self._known: dict[str, int] = {}
+        self._provided: dict[str, int] = {}
+        self._outgrown: set[str] = set()
         self._commit_due_s = now_s()
         self._lag: dict[str, int] = {}
         self._lost = 0
@@ -143,7 +147,8 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
         except ConfigError:
             self.close()
             raise
-        self._known = dict(counts)
+        self._known = self._known or dict(counts)  # as it was when the source was first asked
+        self._provided = {topic: rooms(count) for topic, count in counts.items()}
         for topic in (topic for topic, count in counts.items() if not count):
             _LOG.warning("%s: there is no topic %s yet; it is read as soon as there is", self.name, topic)
         return [str(Place(topic, number)) for topic, count in counts.items() for number in range(rooms(count))]
@@ -170,6 +175,10 @@ class KafkaSource(FixedPartitionedSource[TelemetryBatch, int | None]):
             self._asking = threading.Thread(target=self._ask_now_and_then, name="kafka-committed", daemon=True)
             self._asking.start()
         self.reader.commit(self._saved)
+        for topic, count in self.reader.counts().items():
+            if count > self._provided.get(topic, count) and topic not in self._outgrown:
+                self._outgrown.add(topic)
+                _LOG.warning("%s: %s has %d partitions now; restart to read the new ones", self.name, topic, count)
         self._lag = {str(place): lag for place, lag in self.reader.lags().items()}
         self._lost = self.reader.lost
 

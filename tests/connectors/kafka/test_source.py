@@ -208,6 +208,26 @@ def test_new_topics_and_partitions_are_read_without_a_restart(broker: Broker, to
     assert sorted(numbers(got)) == [0, 1]
 
 
+def test_a_topic_that_outgrows_its_room_is_said(broker: Broker, topic: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What fits is read at once, the rest after a restart, from its beginning; the log says that one is needed."""
+    broker.create(topic)
+    source = KafkaSource(settings(broker, topic, initial_offset="latest"))
+    last = rooms(1)
+    grown = threading.Event()
+
+    def grow(got: list[TelemetryBatch]) -> bool:
+        if not grown.is_set() and broker.committed(topic, topic) is not None:  # it reads
+            grown.set()
+            broker.widen(topic, last + 1)
+            broker.send(topic, *values(1), partition=last - 1)
+            broker.send(topic, *values(2), partition=last)
+        return numbers(got) == [1] and "restart to read" in caplog.text
+
+    assert numbers(read(source, grow)) == [1]
+    again = KafkaSource(settings(broker, topic, initial_offset="latest"))
+    assert sorted(numbers(read(again, 2))) == [1, 2]  # without saved state the first comes again
+
+
 def test_a_partition_added_between_runs_is_read_from_its_beginning(broker: Broker, topic: str) -> None:
     """`latest` is for the first start: what came into a new partition meanwhile is not passed over."""
     broker.create(topic)
