@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.table import Table
 from control.screen import table
 from telflow.accounting import Balance, Ledger, Outcome
 
-__all__ = ["account", "accounting_table", "loss_table", "totals"]
+__all__ = ["account", "accounting_table", "loss_table", "merged_accounts", "totals"]
 
 _COLUMNS = ("received", "derived", "delivered", "dropped", "quarantined", "throttled", "in_flight")
 _LOSSES = (Outcome.DROPPED, Outcome.QUARANTINED, Outcome.THROTTLED)
@@ -21,6 +22,16 @@ def account(ledger: Ledger) -> list[dict[str, Any]]:
         {"tenant": tenant, "signal": signal.value, **{name: getattr(balance, name) for name in _COLUMNS}}
         for (tenant, signal), balance in sorted(ledger.balance().items())
     ]
+
+
+def merged_accounts(accounts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of several processes' `account` as one: of each tenant and signal the sums."""
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (row for rows in accounts for row in rows):
+        own = sums.setdefault((row["tenant"], row["signal"]), {**row, **dict.fromkeys(_COLUMNS, 0)})
+        for name in _COLUMNS:
+            own[name] += row[name]
+    return [sums[key] for key in sorted(sums)]
 
 
 def totals(ledger: Ledger) -> Balance:

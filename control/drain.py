@@ -40,6 +40,8 @@ class Drain:
             on_request: Called once, when the stop is asked for; must be safe in a signal handler.
         """
         self.requested = False
+        self.open_parts = 0
+        """How many wrapped partitions of sources have not ended; see `make_drainable`."""
         self._on_request = on_request
 
     def request(self) -> None:
@@ -129,13 +131,19 @@ class _Pace:
         self._part = part
         self._drain = drain
         self._due = part.next_awake()
+        self._drain.open_parts += 1
 
     def next_batch(self) -> Iterable[Any]:
         if self._drain.requested:
+            self._drain.open_parts -= 1
             raise StopIteration
         if self._due is not None and self._due > datetime.now(UTC):
             return []
-        items = self._part.next_batch()
+        try:
+            items = self._part.next_batch()
+        except StopIteration:
+            self._drain.open_parts -= 1
+            raise
         self._due = self._part.next_awake()
         return items
 

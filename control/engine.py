@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
 from control.epochs import Epochs
-from control.exit_codes import FlowError, UnavailableError
+from control.exit_codes import FlowError
 from control.flow_failure import explain
+from control.recovery_store import prepare_store
 from control.sink_guard import guard_sinks
 from telflow.errors import TelflowError
 from telflow.memory import reuse_large_blocks
@@ -34,7 +36,14 @@ def one_thread_per_library() -> None:
 
 
 def run_dataflow(
-    flow: Dataflow, *, recovery_dir: Path | None = None, epoch: timedelta = _EPOCH, epochs: Epochs | None = None
+    flow: Dataflow,
+    *,
+    recovery_dir: Path | None = None,
+    epoch: timedelta = _EPOCH,
+    backup_interval: timedelta = timedelta(),
+    addresses: Sequence[str] | None = None,
+    index: int = 0,
+    epochs: Epochs | None = None,
 ) -> None:
     """Run a dataflow to its end.
 
@@ -42,6 +51,10 @@ def run_dataflow(
         flow: The `Dataflow`.
         recovery_dir: Folder for the engine's recovery files; made when missing. None: state is not kept.
         epoch: Time between snapshots, at which sinks flush.
+        backup_interval: How long snapshots are kept that are no longer needed.
+        addresses: Where the processes of a cluster find each other, this one included; empty for a cluster of one.
+            None: no cluster, the dataflow runs in the calling thread.
+        index: This process's place among them.
         epochs: Is told when they were flushed.
 
     Raises:
@@ -50,16 +63,20 @@ def run_dataflow(
         UnavailableError: The recovery folder cannot be used.
     """
     from bytewax.recovery import RecoveryConfig
-    from bytewax.testing import run_main
+    from bytewax.testing import cluster_main, run_main
 
     reuse_large_blocks()
     recovery = None
     if recovery_dir is not None:
-        _prepare_recovery(recovery_dir)
-        recovery = RecoveryConfig(recovery_dir)
+        if addresses is None:  # a cluster's supervisor has done it
+            prepare_store(recovery_dir, flow.flow_id)
+        recovery = RecoveryConfig(recovery_dir, backup_interval)
     close_errors = guard_sinks(flow, epochs)
     try:
-        run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+        if addresses is None:
+            run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+        else:
+            cluster_main(flow, list(addresses), index, epoch_interval=epoch, recovery_config=recovery)
         close_errors.raise_first()
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -78,16 +95,3 @@ def _own_error(error: BaseException) -> TelflowError | None:
             return current
         current = current.__cause__ or current.__context__
     return None
-
-
-def _prepare_recovery(folder: Path) -> None:
-    from bytewax.recovery import init_db_dir
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not any(folder.glob("part-*.sqlite3")):
-            init_db_dir(folder, 1)
-    except OSError as error:
-        raise UnavailableError(
-            f"recovery_dir: expected a directory that can be written, got {folder}: {error.strerror}"
-        ) from error

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from control.cluster.commands import roll, scale, status
+from control.cluster.worker_command import worker
 from control.deadletter import deadletter
 from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
@@ -21,6 +23,7 @@ from control.query import query
 from control.replay import replay
 from control.run import run
 from control.screen import ACTIVE, Output
+from control.state import state
 from control.validate import validate
 from control.version import version
 from telflow.configuration import ConfigurationError
@@ -67,7 +70,12 @@ app.command()(replay)
 app.command()(demo)
 app.add_typer(deadletter)
 app.add_typer(log)
+app.command()(status)
+app.command()(scale)
+app.command()(roll)
+app.add_typer(state, name="state")
 app.command()(version)
+app.command(hidden=True)(worker)
 
 
 def main() -> None:

@@ -30,6 +30,21 @@ def run(
         Path | None,
         typer.Option(help="Keep the state of a module's flow here, so that it goes on where it stopped."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Run in so many processes, which a supervisor keeps running; `telflow scale` changes it.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="CLUSTER.yaml", help="Run on the hosts of this file.", show_default=False),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Which of the cluster's hosts this one is.", show_default=False)
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="How the log on standard error is written.")] = LogFormat.TEXT,
     output: OutputOption = Output.HUMAN,
     debug: DebugOption = False,  # noqa: ARG001
@@ -53,7 +68,21 @@ def run(
     Run the flow named `nightly` of an installed module:
 
         telflow run acme.pipelines:nightly
+
+    Run your own flow in two processes; its state is kept in the user's state home, or where --recovery-dir says:
+
+        telflow run flows/mine.py --workers 2
+
+    Run it on the hosts of a cluster file, this one being `b`:
+
+        telflow run flows/mine.py --cluster cluster.yaml --host b
     """
+    if workers is not None or cluster is not None:
+        from control.cluster.cluster_run import run_cluster
+
+        screen = Screen(output)
+        run_cluster(target or "", screen, workers=workers, cluster_file=cluster, host=host, recovery_dir=recovery_dir)
+        return
     one_thread_per_library()
     from control.flow_file import is_settings_file
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from connectors.generator import GeneratorSettings
 from connectors.otlp import OtlpClientSettings
+from control.cluster.settings import ClusterSettings
 from control.exit_codes import ExitCode
 from control.main import app
 from flows.gateway import GatewaySettings
@@ -31,6 +32,7 @@ _GENERATED = "<!-- Written by `make docs`; edit the docstrings it comes from. --
 _LONG = 60  # characters of a default that are still readable in a table
 
 _IN_PYTHON: dict[type[BaseModel], str] = {
+    ClusterSettings: "the cluster file of `telflow run --cluster`",
     GeneratorSettings: "`connectors.generator.GeneratorSource`, `telflow generate`",
     OtlpClientSettings: "`connectors.otlp.OtlpClient`, `connectors.otlp.AsyncOtlpClient`",
     GenerateSettings: "`flows.generate.build`",
@@ -151,6 +153,8 @@ def commands() -> str:
     found = getattr(group, "commands", {})
     parts = ["# Command reference\n", _GENERATED]
     for name, command in found.items():
+        if command.hidden:
+            continue
         below = getattr(command, "commands", {})
         for full_name, each in {name: command, **{f"{name} {sub}": each for sub, each in below.items()}}.items():
             parts.append(f"## telflow {full_name}\n\n{_help(each.help or '')}\n")

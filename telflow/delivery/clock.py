@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Protocol
 
+from telflow.liveness import LIVENESS
+
 __all__ = ["Clock", "SystemClock"]
 
 
@@ -40,6 +42,7 @@ class SystemClock:
 
     def wait(self, condition: threading.Condition, until_s: float | None, *, poll_s: float | None = None) -> None:
         """See `Clock.wait`."""
+        LIVENESS.waiting()  # a worker that waits here holds its flow back on purpose
         waits = [poll_s] if poll_s is not None else []
         if until_s is not None:
             waits.append(until_s - self.now_s())

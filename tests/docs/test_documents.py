@@ -83,6 +83,8 @@ def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> No
                 for command in _commands(block.body):
                     if re.fullmatch(r"telflow run( \S+\.yaml)?", command):
                         gateways.enter_context(_gateway(command.split(), tmp_path, block))
+                    elif re.fullmatch(r"telflow run .*(--workers|--cluster) .*", command):
+                        gateways.enter_context(_cluster(command.split(), tmp_path, block))
                     elif command.split()[0] not in _NOT_HERE:
                         _run(["bash", "-euo", "pipefail", "-c", command], tmp_path, block)
 
@@ -158,6 +160,18 @@ def _gateway(command: list[str], folder: Path, block: Block) -> Iterator[None]:
         finally:
             running.kill()
             running.communicate()
+
+
+@contextmanager
+def _cluster(command: list[str], folder: Path, block: Block) -> Iterator[None]:
+    """Run one host of a cluster; the document's next commands wait until it runs."""
+    with subprocess.Popen(command, cwd=folder, env=_environment()) as running:
+        try:
+            yield
+            running.terminate()
+            assert running.wait(60) == 0, f"{block}: {command}"
+        finally:
+            running.kill()
 
 
 def _commands(body: str) -> list[str]:

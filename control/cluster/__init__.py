@@ -1,0 +1,1 @@
+"""Workers in several processes, on one host or many, and the supervisor that keeps them running."""
