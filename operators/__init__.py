@@ -1,5 +1,6 @@
 """telflow's operators."""
 
+from operators.aggregate import AggregateOut, aggregate, aggregate_with, to_metrics
 from operators.coalesce import Coalescer, CoalesceSettings, coalesce
 from operators.edit_attributes import (
     DeleteAttributes,
@@ -25,6 +26,7 @@ from operators.tap import Tap, tap
 
 __all__ = [
     "NO_KEY",
+    "AggregateOut",
     "CoalesceSettings",
     "Coalescer",
     "DeleteAttributes",
@@ -44,6 +46,8 @@ __all__ = [
     "SpanMetricsSettings",
     "TailSamplingSettings",
     "Tap",
+    "aggregate",
+    "aggregate_with",
     "coalesce",
     "edit_attributes",
     "edit_batch",
@@ -61,4 +65,5 @@ __all__ = [
     "span_metrics",
     "tail_sampling",
     "tap",
+    "to_metrics",
 ]

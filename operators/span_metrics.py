@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -36,18 +36,21 @@ from bytewax.operators import KeyedStream
 from pydantic import Field, field_validator, model_validator
 
 from telflow.accounting import LEDGER, Ledger
+from telflow.accumulator import Measure, Reduce
 from telflow.attributes import extract_attribute
 from telflow.batch import TelemetryBatch
 from telflow.bounds import Bounds
 from telflow.columns import attribute_lists
 from telflow.dimensions import first_values, from_typed, typed, typed_scalar
+from telflow.errors import BatchError
 from telflow.metric_points import HistogramPoints, SumPoints, Temporality, metrics_batch
 from telflow.rows import take_rows
 from telflow.schema import Signal
-from telflow.series import MAX_SERIES_LIMIT, SeriesTable
+from telflow.series import MAX_SERIES_LIMIT
+from telflow.series_windows import SeriesResult, SeriesWindows
 from telflow.settings import Duration, Settings
 from telflow.window_logic import Update, WindowLogic
-from telflow.windows import Accumulator, Measure, Reduce, TumblingWindows
+from telflow.windows import EventWindows, WindowShape
 
 __all__ = ["Dimension", "SpanMetrics", "SpanMetricsOut", "SpanMetricsSettings", "span_metrics"]
 
@@ -60,7 +63,7 @@ _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES = ("UNSET", "OK", "ERROR")
 _NANOS = {"s": 1e9, "ms": 1e6}
 _TEMPORALITIES = {"delta": Temporality.DELTA, "cumulative": Temporality.CUMULATIVE}
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _READ = ("resource", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "status_code")
 
 Times = npt.NDArray[np.uint64]
@@ -165,8 +168,6 @@ class SpanMetrics:
         self._settings = settings
         # What is read of a span; the rest is not touched.
         self._read = [*_READ, "attributes"] if settings.dimensions else list(_READ)
-        self._length = _nanos(settings.window)
-        self._expiry = _nanos(settings.series_expiry)
         self._bounds = _bounds(settings.buckets)
         measures = {
             "buckets": Measure(Reduce.BUCKETS, width=len(self._bounds.values) + 1),
@@ -175,18 +176,19 @@ class SpanMetrics:
             "min": Measure(Reduce.MIN),
             "max": Measure(Reduce.MAX),
         }
-        self._windows = TumblingWindows(
-            measures,
-            length_nano=self._length,
-            lateness_nano=_nanos(settings.lateness),
-            max_ahead_nano=_nanos(settings.max_ahead),
-        )
+        shape = WindowShape(_nanos(settings.window), _nanos(settings.lateness), _nanos(settings.max_ahead))
+        self._windows = EventWindows(measures, shape)
         dtypes = [pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32()]
         dtypes += [pa.binary()] * len(settings.dimensions)
-        self._series = SeriesTable(dtypes, max_series=settings.max_series, overflow_keeps=1)
-        # Per series: start of the first and end of the last closed window with spans.
-        self._life = Accumulator({"since": Measure(Reduce.MIN), "last": Measure(Reduce.MAX)})
-        self._totals = Accumulator(measures)  # used when cumulative
+        self._series = SeriesWindows(
+            dtypes,
+            measures,
+            self._windows,
+            self._metrics,
+            max_series=settings.max_series,
+            expiry_nano=_nanos(settings.series_expiry),
+            cumulative=settings.temporality == "cumulative",
+        )
 
     def add(self, batch: TelemetryBatch, now_unix_nano: int) -> Update:
         """Count a batch of spans; batches of other signals change nothing."""
@@ -198,7 +200,6 @@ class SpanMetrics:
         records = batch.records.select(self._read)
         if sifted.accepted is not None:
             records = take_rows(records, sifted.accepted.astype(np.uint32))
-        slots = self._series.slots(self._dimensions(records, batch.resources))
         duration = _durations(records)
         values = {
             "buckets": self._bounds.buckets(duration),
@@ -206,8 +207,7 @@ class SpanMetrics:
             "min": duration,
             "max": duration,
         }
-        closed = self._windows.add(sifted, slots, values, slots=len(self._series))
-        return Update(self._emit(closed), late, ahead)
+        return Update(self._series.add(sifted, self._dimensions(records, batch.resources), values), late, ahead)
 
     def due_unix_nano(self) -> int | None:
         """System time at which `advance` closes a window if no spans come until then; None when nothing is open."""
@@ -220,21 +220,18 @@ class SpanMetrics:
 
     def advance(self, now_unix_nano: int) -> Update:
         """Let the system clock close windows, the input being silent; only when `due_unix_nano` has passed."""
-        return Update(self._emit(self._windows.advance(now_unix_nano)))
+        return Update(self._series.advance(now_unix_nano))
 
     def flush(self) -> Update:
         """Close all open windows; spans for them that still come are late."""
-        return Update(self._emit(self._windows.flush()))
+        return Update(self._series.flush())
 
     def state(self) -> dict[str, Any]:
         """Return everything as plain, versioned data that later changes do not touch."""
         return {
             "version": _STATE_VERSION,
             "settings": self._settings.model_dump(mode="json"),
-            "series": self._series.state(),
-            "windows": self._windows.state(),
-            "life": self._life.state(),
-            "totals": self._totals.state(),
+            **self._series.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> Update:
@@ -242,17 +239,22 @@ class SpanMetrics:
 
         When options that shape windows have changed since, the windows of that time cannot go on: they are closed
         under their own options and returned, and counting begins anew behind them.
+
+        Raises:
+            BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
+        if state.get("version") != _STATE_VERSION:
+            raise BatchError(
+                f"state of span_metrics: expected version {_STATE_VERSION}, got {state.get('version')}; resume with "
+                "the version of telflow that wrote it, or give the step another id to begin anew"
+            )
         before = SpanMetricsSettings.model_validate(state["settings"])
         if before.shape() != self._settings.shape():
             old = SpanMetrics(before)
             old.restore(state)
             self._windows.restore_time(state["windows"])
             return old.flush()
-        self._series.restore(state["series"])
-        self._windows.restore(state["windows"])
-        self._life.restore(state["life"])
-        self._totals.restore(state["totals"])
+        self._series.restore(state)
         return Update()
 
     def _dimensions(self, records: pa.RecordBatch, resources: pa.RecordBatch) -> list[pa.Array]:
@@ -282,48 +284,9 @@ class SpanMetrics:
             columns.append(pc.coalesce(own, default_value))
         return columns
 
-    def _emit(self, closed: Iterable[tuple[int, Accumulator]]) -> tuple[TelemetryBatch, ...]:
-        metrics = tuple(batch for start, window in closed for batch in self._emit_window(start, window))
-        if metrics:
-            self._forget()
-        return metrics
-
-    def _emit_window(self, start: int, window: Accumulator) -> Iterator[TelemetryBatch]:
-        end = start + self._length
-        touched = np.flatnonzero(window["buckets"].any(axis=1))
-        self._life.grow(len(self._series))
-        expired = touched[self._life["last"][touched] <= start - self._expiry]
-        self._life.clear(expired)
-        self._life.add(
-            touched,
-            {"since": np.full(len(touched), start), "last": np.full(len(touched), end)},
-            slots=len(self._series),
-        )
-        if self._settings.temporality == "delta":
-            yield self._metrics(touched, window, np.full(len(touched), start), end)
-            return
-        self._totals.grow(len(self._series))
-        self._totals.clear(expired)
-        self._totals.merge(window)
-        alive = np.flatnonzero(self._life["last"] > end - self._expiry)
-        yield self._metrics(alive, self._totals, self._life["since"][alive], end)
-
-    def _forget(self) -> None:
-        """Drop the series that have expired; between windows only, as slots change."""
-        last = self._life["last"]
-        dead = last <= last.max() - self._expiry
-        for window in self._windows:
-            dead[: len(window)] &= ~window["buckets"].any(axis=1)
-        if dead.any():
-            alive = np.flatnonzero(~dead)
-            self._series.keep(alive)
-            self._windows.keep(alive)
-            self._life.keep(alive)
-            self._totals.keep(alive)
-
-    def _metrics(self, slots: Ints, values: Accumulator, starts: Ints, end: int) -> TelemetryBatch:
-        tenant, service, name, kind, status, *others = self._series.decode(slots)
-        overflowed = self._series.overflowed[slots]
+    def _metrics(self, result: SeriesResult) -> TelemetryBatch:
+        tenant, service, name, kind, status, *others = result.keys
+        slots, overflowed = result.rows, result.overflowed
         attributes = [
             ("service.name", service),
             ("span.name", name),
@@ -334,8 +297,8 @@ class SpanMetrics:
         ]
         unit = self._settings.unit
         prefix = f"{self._settings.namespace}." if self._settings.namespace else ""
-        buckets = values["buckets"][slots]
-        duration = {name: values[name][slots] / _NANOS[unit] for name in ("sum", "min", "max")}
+        buckets = result.values["buckets"][slots]
+        duration = {name: result.values[name][slots] / _NANOS[unit] for name in ("sum", "min", "max")}
         return metrics_batch(
             [
                 SumPoints(f"{prefix}calls", "Number of spans", "{call}", buckets.sum(axis=1)),
@@ -353,8 +316,8 @@ class SpanMetrics:
             resource_attributes={"service.name": service},
             attributes=attribute_lists(len(slots), attributes),
             temporality=_TEMPORALITIES[self._settings.temporality],
-            start_time_unix_nano=starts,
-            time_unix_nano=end,
+            start_time_unix_nano=result.starts,
+            time_unix_nano=result.ends,
         )
 
 
@@ -404,7 +367,7 @@ def span_metrics(
     >>> run_main(flow)
     """
 
-    def build(state: dict[str, Any] | None) -> WindowLogic:
+    def build(state: dict[str, Any] | None) -> WindowLogic[TelemetryBatch]:
         return WindowLogic(
             step_id, SpanMetrics(settings), state, emit_on_eof=settings.emit_on_eof, clock=clock, ledger=ledger
         )

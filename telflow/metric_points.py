@@ -16,7 +16,7 @@ from telflow.columns import attribute_lists, fill_record_batch, fixed_lists
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, MetricType, Signal
 from telflow.series import distinct_rows
 
-__all__ = ["HistogramPoints", "SumPoints", "Temporality", "metrics_batch"]
+__all__ = ["HistogramPoints", "Points", "SumPoints", "Temporality", "metrics_batch"]
 
 Numbers: TypeAlias = npt.NDArray[Any]
 
@@ -77,8 +77,28 @@ class HistogramPoints:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points of any kind.
+
+    Attributes:
+        values: Their columns, by name; see `telflow.schema`.
+        cumulates: Whether the kind has a temporality: sums and histograms do, gauges and summaries do not.
+    """
+
+    name: str
+    description: str
+    unit: str
+    values: Mapping[str, Any]
+    cumulates: bool
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that say so."""
+        return {**self.values} if self.cumulates else {"aggregation_temporality": 0, **self.values}
+
+
 def metrics_batch(
-    metrics: Sequence[SumPoints | HistogramPoints],
+    metrics: Sequence[SumPoints | HistogramPoints | Points],
     *,
     scope: str,
     tenant: pa.StringArray,
@@ -86,7 +106,7 @@ def metrics_batch(
     attributes: pa.ListArray,
     temporality: Temporality,
     start_time_unix_nano: Numbers,
-    time_unix_nano: int,
+    time_unix_nano: Numbers | int,
 ) -> TelemetryBatch:
     """Return the points of all metrics, metric by metric, each with the series in the order given.
 
@@ -98,7 +118,7 @@ def metrics_batch(
         attributes: Attributes of each series' points.
         temporality: Of all metrics.
         start_time_unix_nano: Start of each series.
-        time_unix_nano: End of the interval, the same for all.
+        time_unix_nano: End of the interval of each series, or of all.
     """
     rows = len(tenant)
     first, resource = distinct_rows([tenant, *resource_attributes.values()])

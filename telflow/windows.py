@@ -1,272 +1,232 @@
-"""Columnar tumbling windows over event time: dense numpy accumulators, a watermark, and no wall clock.
+"""Columnar tumbling and sliding windows over event time: panes of accumulators, a watermark, and no wall clock.
 
-`Accumulator` reduces columns of values by slot (`telflow.series`); `TumblingWindows` keeps one per open window and
-decides which rows are late. Both know nothing of spans, keys or Bytewax.
+Times are nanoseconds since the Unix epoch. A window holds the events with ``start <= time < start + length``; windows
+start at the multiples of ``slide``, which is ``length`` for tumbling ones. Events are accumulated once, in *panes* of
+the length of a slide; a window is the sum of its panes. The watermark is the highest event time seen, but never ahead
+of the system clock, minus the allowed lateness; a window closes when the watermark reaches its end, and rows all whose
+windows are closed are late. It is followed row by row within a batch, so the same rows in the same order give the same
+windows however they are cut into batches.
 
-Times are nanoseconds since the Unix epoch. A window holds the events with ``start <= time < start + length``, where
-``start`` is a multiple of ``length``. The watermark is the highest event time seen, but never ahead of the system
-clock, minus the allowed lateness; a window closes when the watermark reaches its end, and rows of a closed window are
-late. It is followed row by row within a batch, so the same rows in the same order give the same windows however they
-are cut into batches.
+What a batch by itself decides (`sift`) is apart from what the windows so far decide (`EventWindows.add`): the first may
+happen in another process, and only partial aggregates need to travel.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from telflow.accumulator import Accumulator, Measure
 from telflow.errors import BatchError
 
-__all__ = ["Accumulator", "Measure", "Reduce", "Sifted", "TumblingWindows"]
+__all__ = ["Closed", "EventWindows", "Sifted", "WindowShape", "believable", "fold", "sift", "watermarks"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Values: TypeAlias = npt.NDArray[Any]
 
 _INT64_MAX = 2**63 - 1
 _FEW_WINDOWS = 8
-_SMALLEST = 64
-
-
-class Reduce(enum.StrEnum):
-    """How a measure combines values."""
-
-    SUM = "sum"
-    MIN = "min"
-    MAX = "max"
-    BUCKETS = "buckets"
-    """Counts per bucket: the values are bucket numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """One column of an accumulator.
+class WindowShape:
+    """What windows there are, and for how long.
 
     Attributes:
-        reduce: How values combine.
-        dtype: ``int64`` or ``float64``. Sums of whole numbers are exact, and so independent of the order, in both:
-            below 2**63 (then they wrap) and below 2**53 (then they round).
-        width: Number of buckets; 1 for all other kinds.
+        length_nano: Length of a window.
+        slide_nano: From the start of one window to that of the next; divides the length. 0: the length.
+        lateness_nano: How far events may be out of order and still count.
+        max_ahead_nano: How far ahead of the system clock an event may be. One further ahead is refused: a single wrong
+            clock must not hold memory for windows of the far future.
+        retain_nano: How long after its end, in event time, a closed window still takes late rows and is corrected;
+            becomes the next multiple of the slide.
     """
 
-    reduce: Reduce
-    dtype: str = "int64"
-    width: int = 1
+    length_nano: int
+    lateness_nano: int
+    max_ahead_nano: int
+    slide_nano: int = 0
+    retain_nano: int = 0
 
-    @property
-    def identity(self) -> float:
-        """What a slot without values holds."""
-        bound = _INT64_MAX if self.dtype == "int64" else np.inf
-        match self.reduce:
-            case Reduce.MIN:
-                return bound
-            case Reduce.MAX:
-                return -bound
-            case _:
-                return 0
-
-    def empty(self, rows: int) -> Values:
-        """Return `rows` slots without values."""
-        shape = rows if self.reduce is not Reduce.BUCKETS else (rows, self.width)
-        return np.full(shape, self.identity, self.dtype)
-
-
-class Accumulator:
-    """One dense array per measure, indexed by slot.
-
-    >>> calls = Accumulator({"calls": Measure(Reduce.BUCKETS, width=2), "longest": Measure(Reduce.MAX)})
-    >>> calls.add(np.array([0, 2, 2]), {"calls": np.array([1, 0, 0]), "longest": np.array([5, 9, 7])}, slots=3)
-    >>> calls["calls"].tolist(), calls["longest"][[0, 2]].tolist()
-    ([[0, 1], [0, 0], [2, 0]], [5, 9])
-    """
-
-    def __init__(self, measures: Mapping[str, Measure]) -> None:
-        self._measures = measures
-        self._columns = {name: measure.empty(0) for name, measure in measures.items()}
-        self._rows = 0
-        self._capacity = 0
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __getitem__(self, name: str) -> Values:
-        """The column of a measure, one entry (buckets: one row) per slot; a view."""
-        return self._columns[name][: self._rows]
-
-    def grow(self, slots: int) -> None:
-        """Make room for slots below `slots`."""
-        if slots > self._capacity:
-            self._capacity = max(_SMALLEST, slots, 2 * self._capacity)
-            for name, measure in self._measures.items():
-                column = measure.empty(self._capacity)
-                column[: self._rows] = self._columns[name][: self._rows]
-                self._columns[name] = column
-        self._rows = max(self._rows, slots)
-
-    def add(self, rows: Ints, values: Mapping[str, Values], *, slots: int) -> None:
-        """Fold values into the slots they belong to.
-
-        Args:
-            rows: Slot of each value, below `slots`.
-            values: For each measure one value per row; bucket numbers for buckets.
-            slots: Number of slots that exist.
-        """
-        self.grow(slots)
-        for name, measure in self._measures.items():
-            column, folded = self._columns[name], values[name]
-            match measure.reduce:
-                case Reduce.BUCKETS:
-                    # A flat view: one-dimensional indexing is numpy's fast path.
-                    np.add.at(column.reshape(-1), rows * measure.width + folded, 1)
-                case Reduce.SUM:
-                    np.add.at(column, rows, folded)
-                case Reduce.MIN:
-                    np.minimum.at(column, rows, folded)
-                case Reduce.MAX:
-                    np.maximum.at(column, rows, folded)
-
-    def merge(self, other: Accumulator) -> None:
-        """Fold another accumulator of the same measures into this one, slot by slot."""
-        self.grow(len(other))
-        for name, measure in self._measures.items():
-            mine, theirs = self._columns[name][: len(other)], other[name]
-            match measure.reduce:
-                case Reduce.MIN:
-                    np.minimum(mine, theirs, out=mine)
-                case Reduce.MAX:
-                    np.maximum(mine, theirs, out=mine)
-                case _:
-                    np.add(mine, theirs, out=mine)
-
-    def clear(self, rows: Ints) -> None:
-        """Empty some slots."""
-        for name, measure in self._measures.items():
-            self._columns[name][rows] = measure.identity
-
-    def keep(self, rows: Ints) -> None:
-        """Forget all other slots: slot ``rows[i]`` becomes ``i``. Slots this accumulator has not reached are empty."""
-        self.grow(int(rows.max(initial=-1)) + 1)
-        self._columns = {name: column[rows] for name, column in self._columns.items()}
-        self._rows = self._capacity = len(rows)
-
-    def state(self) -> dict[str, Values]:
-        """Return the columns as copies."""
-        return {name: self[name].copy() for name in self._measures}
-
-    def restore(self, state: Mapping[str, Values]) -> None:
-        """Take over what `state` returned; the measures must be the same."""
-        self._columns = {name: state[name].copy() for name in self._measures}
-        self._rows = self._capacity = min((len(column) for column in self._columns.values()), default=0)
+    def __post_init__(self) -> None:
+        if not self.slide_nano:
+            object.__setattr__(self, "slide_nano", self.length_nano)
+        if self.length_nano < 1 or min(self.lateness_nano, self.max_ahead_nano, self.retain_nano) < 0:
+            raise BatchError(
+                "windows: expected a length of at least 1 ns and lateness, max_ahead and retain of at least 0, "
+                f"got {self.length_nano}, {self.lateness_nano}, {self.max_ahead_nano} and {self.retain_nano}"
+            )
+        if not 0 < self.slide_nano <= self.length_nano or self.length_nano % self.slide_nano:
+            raise BatchError(f"windows: expected a slide that divides {self.length_nano}, got {self.slide_nano}")
+        object.__setattr__(self, "retain_nano", -(-self.retain_nano // self.slide_nano) * self.slide_nano)
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What `TumblingWindows.sift` found out about a batch.
+    """What `sift` found out about a batch.
 
     Attributes:
-        starts: Window start of each accepted row (int64).
+        starts: Start of the pane of each accepted row (int64).
+        firsts: End of the first window each accepted row counts in; None: of the first that holds it.
         accepted: Row numbers of the accepted rows, or None when all are.
-        late: Row numbers of the rows whose window is closed.
+        late: Row numbers of the rows whose windows are all closed.
         ahead: Row numbers of the rows too far in the future to be believed.
+        high: Latest time among all rows but those.
+        now: The system time it was done at.
     """
 
     starts: Ints
+    firsts: Ints | None
     accepted: Ints | None
     late: Ints
     ahead: Ints
+    high: int
+    now: int
 
 
-class TumblingWindows:
+def believable(times: npt.NDArray[np.uint64], now_unix_nano: int, shape: WindowShape) -> tuple[Ints, Ints | None, Ints]:
+    """Return the times that are not too far ahead of the clock, their row numbers (None: all), and the others'."""
+    limit = min(now_unix_nano + shape.max_ahead_nano, _INT64_MAX - 2 * shape.length_nano - shape.retain_nano)
+    ahead = np.empty(0, np.int64)
+    accepted: Ints | None = None
+    if times.size and int(times.max()) > limit:
+        ahead = np.flatnonzero(times > limit)
+        accepted = np.flatnonzero(times <= limit)
+        times = times[accepted]
+    return times.view(np.int64), accepted, ahead
+
+
+def watermarks(event: Ints, now_unix_nano: int, lateness_nano: int, high: int, watermark: int) -> Ints:
+    """Return the watermark that each row meets: what the rows up to it, itself included, have made it."""
+    passed = np.minimum(np.maximum.accumulate(np.maximum(event, high)), now_unix_nano) - lateness_nano
+    return np.asarray(np.maximum(passed, watermark))
+
+
+def sift(
+    times: npt.NDArray[np.uint64],
+    now_unix_nano: int,
+    shape: WindowShape,
+    *,
+    high: int = 0,
+    watermark: int = -_INT64_MAX,
+) -> Sifted:
+    """Decide by event time which rows count, and where.
+
+    Args:
+        times: Event time of each row.
+        now_unix_nano: System time.
+        shape: Of the windows.
+        high: Highest event time seen before.
+        watermark: How far it had come. Both left out: what these rows alone decide.
+    """
+    event, accepted, ahead = believable(times, now_unix_nano, shape)
+    none = np.empty(0, np.int64)
+    if not event.size:
+        return Sifted(none, None, accepted, none, ahead, 0, now_unix_nano)
+    slide = shape.slide_nano
+    starts = event // slide * slide  # several times as fast as the remainder
+    highest = int(event.max())
+    late, firsts = none, None
+    if int(starts.min()) + slide <= max(watermark, min(max(high, highest), now_unix_nano) - shape.lateness_nano):
+        # Some window closes within or before this batch.
+        passed = watermarks(event, now_unix_nano, shape.lateness_nano, high, watermark)
+        is_late = starts + (shape.length_nano + shape.retain_nano) <= passed
+        if is_late.any():
+            late, on_time = np.flatnonzero(is_late), np.flatnonzero(~is_late)
+            starts, passed = starts[on_time], passed[on_time]
+            late, accepted = (late, on_time) if accepted is None else (accepted[late], accepted[on_time])
+        if slide < shape.length_nano or shape.retain_nano:
+            firsts = np.maximum(starts, passed // slide * slide) + slide
+    return Sifted(starts, firsts, accepted, late, ahead, highest, now_unix_nano)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Results of windows.
+
+    Attributes:
+        starts: Start of the window: one for all, or of each entry.
+        ends: Its end, likewise.
+        slots: Slot of the series of each entry.
+        rows: Slot of each entry in `window`; the same for all but sessions.
+        window: The accumulated values.
+        correction: Whether these windows had been closed before.
+    """
+
+    starts: int | Ints
+    ends: int | Ints
+    slots: Ints
+    rows: Ints
+    window: Accumulator
+    correction: bool = False
+
+
+class EventWindows:
     """Open windows and the watermark that closes them.
 
     Args:
         measures: What each window accumulates.
-        length_nano: Length of a window.
-        lateness_nano: How far events may be out of order and still count.
-        max_ahead_nano: How far ahead of the system clock an event may be. One further ahead is refused: a single wrong
-            clock must not hold memory for windows of the far future.
+        shape: Of the windows.
 
-    >>> windows = TumblingWindows({"n": Measure(Reduce.SUM)}, length_nano=10, lateness_nano=2, max_ahead_nano=100)
+    >>> from telflow.accumulator import Reduce
+    >>> shape = WindowShape(length_nano=10, lateness_nano=2, max_ahead_nano=100)
+    >>> windows = EventWindows({"n": Measure(Reduce.SUM)}, shape)
     >>> def feed(*times: int) -> list[tuple[int, list[int]]]:
     ...     sifted = windows.sift(np.array(times, np.uint64), now_unix_nano=1000)
     ...     n = len(sifted.starts)
     ...     closed = windows.add(sifted, np.zeros(n, np.int64), {"n": np.ones(n, np.int64)}, slots=1)
-    ...     return [(start, window["n"].tolist()) for start, window in closed]
+    ...     return [(found.starts, found.window["n"].tolist()) for found in closed]
     >>> feed(1, 9, 11), feed(8, 12, 4), feed(33)
     ([], [(0, [3])], [(10, [2])])
     """
 
-    def __init__(
-        self, measures: Mapping[str, Measure], *, length_nano: int, lateness_nano: int, max_ahead_nano: int
-    ) -> None:
-        if length_nano < 1 or lateness_nano < 0 or max_ahead_nano < 0:
-            raise BatchError(
-                "windows: expected a length of at least 1 ns and lateness and max_ahead of at least 0, "
-                f"got {length_nano}, {lateness_nano} and {max_ahead_nano}"
-            )
+    def __init__(self, measures: Mapping[str, Measure], shape: WindowShape) -> None:
         self._measures = measures
-        self._length = length_nano
-        self._lateness = lateness_nano
-        self._max_ahead = max_ahead_nano
-        self._open: dict[int, Accumulator] = {}
+        self._shape = shape
+        self._panes: dict[int, Accumulator] = {}
         self._high = 0
         self._watermark = -_INT64_MAX
+        self._emitted = -_INT64_MAX
+        # Ends of windows that have been closed and changed since, with the slots that have.
+        self._changed: dict[int, list[Ints]] = {}
         # System time of the last accepted row. Not part of the state: time spent stopped is not time without events.
         self._seen = 0
 
     def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Accumulator]:
-        return iter(self._open.values())
+        return len(self._panes)
 
     @property
     def watermark_unix_nano(self) -> int:
         """Windows that end at or before this are closed."""
         return self._watermark
 
-    def sift(self, times: npt.NDArray[np.uint64], now_unix_nano: int) -> Sifted:
-        """Decide which rows count, by event time, and move the watermark on.
+    @property
+    def high_unix_nano(self) -> int:
+        """Highest event time seen."""
+        return self._high
 
-        Args:
-            times: Event time of each row.
-            now_unix_nano: System time.
-        """
-        limit = min(now_unix_nano + self._max_ahead, _INT64_MAX - self._length)
-        ahead = none = np.empty(0, np.int64)
-        accepted: Ints | None = None
-        if times.size and int(times.max()) > limit:
-            ahead = np.flatnonzero(times > limit)
-            accepted = np.flatnonzero(times <= limit)
-            times = times[accepted]
-        event = times.view(np.int64)
-        if not event.size:
-            return Sifted(none, accepted, none, ahead)
-        starts = event // self._length * self._length  # several times as fast as the remainder
-        high = max(self._high, int(event.max()))
-        watermark = max(self._watermark, min(high, now_unix_nano) - self._lateness)
-        late = none
-        if int(starts.min()) + self._length <= watermark:
-            # Some window closes within or before this batch: each row meets the watermark the rows up to it have made.
-            passed = np.minimum(np.maximum.accumulate(np.maximum(event, self._high)), now_unix_nano) - self._lateness
-            is_late = starts + self._length <= np.maximum(passed, self._watermark)
-            if is_late.any():
-                late, on_time = np.flatnonzero(is_late), np.flatnonzero(~is_late)
-                starts = starts[on_time]
-                late, accepted = (late, on_time) if accepted is None else (accepted[late], accepted[on_time])
-        self._high, self._watermark = high, watermark
-        if starts.size:
-            self._seen = now_unix_nano
-        return Sifted(starts, accepted, late, ahead)
+    def sift(self, times: npt.NDArray[np.uint64], now_unix_nano: int) -> Sifted:
+        """Decide which rows count, after all that was added before; `sift` with these windows' time."""
+        return sift(times, now_unix_nano, self._shape, high=self._high, watermark=self._watermark)
+
+    def late(self, sifted: Sifted) -> Ints:
+        """Which of the rows accepted by a sifting without these windows' time are late all the same."""
+        passed = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
+        return np.flatnonzero(sifted.starts + (self._shape.length_nano + self._shape.retain_nano) <= passed)
 
     def add(
-        self, sifted: Sifted, rows: Ints, values: Mapping[str, Values], *, slots: int
-    ) -> Iterator[tuple[int, Accumulator]]:
-        """Fold the accepted rows into their windows; yield (start, accumulator) of each that closes, oldest first.
+        self,
+        sifted: Sifted,
+        rows: Ints,
+        values: Mapping[str, Values] | Accumulator,
+        *,
+        slots: int,
+    ) -> Iterator[Closed]:
+        """Fold the accepted rows into their windows; yield each that closes, oldest first, then those corrected.
 
         The iterator must be exhausted before anything else is called. However many windows a batch spans, only those
         that stay open are held at once.
@@ -274,20 +234,30 @@ class TumblingWindows:
         Args:
             sifted: What `sift` returned for the same rows.
             rows: Slot of each accepted row.
-            values: Per measure, one value per accepted row.
+            values: Per measure, one value per accepted row; or an accumulator with a slot per accepted row.
             slots: Number of slots that exist.
         """
-        for start, chosen in _by_window(sifted.starts, self._length):
-            # Windows without rows in this batch come in between, in order.
-            yield from self._close(min(self._watermark, start + self._length - 1))
-            window = self._open.get(start)
-            if window is None:
-                window = self._open[start] = Accumulator(self._measures)
-            if chosen is None:
-                window.add(rows, values, slots=slots)
-            else:
-                window.add(rows[chosen], {name: column[chosen] for name, column in values.items()}, slots=slots)
+        yield from self._close(max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano))
+        self._high = max(self._high, sifted.high)
+        self._watermark = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
+        if sifted.starts.size:
+            self._seen = sifted.now
+        for first, start, chosen in _groups(sifted, self._shape.slide_nano):
+            # What closes before this row counts, windows without rows in this batch among them, in order.
+            yield from self._close(min(self._watermark, first - 1))
+            pane = self._panes.get(start)
+            if pane is None:
+                pane = self._panes[start] = Accumulator(self._measures)
+            fold(pane, rows, values, chosen, slots)
+            if start + self._shape.slide_nano <= self._emitted:
+                self._note_changes(start, rows if chosen is None else rows[chosen])
         yield from self._close(self._watermark)
+        yield from self._correct(list(self._changed))
+
+    def open_windows(self) -> Iterator[Closed]:
+        """Yield the windows that are not closed yet, as far as they have come."""
+        for end in self._ends(_INT64_MAX):
+            yield self._window(end)
 
     def due_unix_nano(self, idle_nano: int) -> int | None:
         """System time at which the oldest window closes if no more events come; None when no window is open.
@@ -295,59 +265,138 @@ class TumblingWindows:
         Args:
             idle_nano: How long there must be no events before the system clock counts.
         """
-        if not self._open:
+        ends = self._ends(_INT64_MAX)
+        if not ends:
             return None
-        missing = min(self._open) + self._length + self._lateness - min(self._high, self._seen)
+        missing = ends[0] + self._shape.lateness_nano - min(self._high, self._seen)
         return self._seen + max(idle_nano, missing)
 
     def idle_since(self, system_unix_nano: int) -> None:
         """Say that silence only counts from this moment: after a restart, or a stall of this process."""
         self._seen = system_unix_nano
 
-    def advance(self, now_unix_nano: int) -> Iterator[tuple[int, Accumulator]]:
+    def advance(self, now_unix_nano: int) -> Iterator[Closed]:
         """Let the watermark follow the system clock since the last event; yield the windows that closes."""
         silence = max(0, now_unix_nano - self._seen)
-        self._watermark = max(self._watermark, min(self._high, self._seen) + silence - self._lateness)
+        self._watermark = max(self._watermark, min(self._high, self._seen) + silence - self._shape.lateness_nano)
         yield from self._close(self._watermark)
 
-    def flush(self) -> Iterator[tuple[int, Accumulator]]:
+    def flush(self) -> Iterator[Closed]:
         """Yield all open windows and count them as closed: rows for them that still come are late."""
-        if self._open:
-            self._watermark = max(self._watermark, max(self._open) + self._length)
+        if self._panes:
+            self._watermark = max(self._watermark, max(self._panes) + self._shape.length_nano)
         yield from self._close(self._watermark)
+
+    def used(self, slots: int) -> npt.NDArray[np.bool_]:
+        """Return for each slot whether a window holds something of it."""
+        found = np.zeros(slots, np.bool_)
+        for pane in self._panes.values():
+            found[pane.filled()] = True
+        return found
 
     def keep(self, slots: Ints) -> None:
-        """Renumber the slots of all open windows, see `Accumulator.keep`."""
-        for window in self._open.values():
-            window.keep(slots)
+        """Renumber the slots of all panes, see `Accumulator.keep`."""
+        for pane in self._panes.values():
+            pane.keep(slots)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the system time as plain data that later changes do not touch."""
         return {
             "high": self._high,
             "watermark": self._watermark,
-            "open": {start: window.state() for start, window in self._open.items()},
+            "emitted": self._emitted,
+            "open": {start: pane.state() for start, pane in self._panes.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned; the measures and the length must be the same."""
+        """Take over what `state` returned; the measures, length and slide must be the same."""
         self.restore_time(state)
-        self._open = {}
+        self._emitted = state["emitted"]
+        self._panes = {}
         for start, columns in state["open"].items():
-            self._open[start] = Accumulator(self._measures)
-            self._open[start].restore(columns)
+            self._panes[start] = Accumulator(self._measures)
+            self._panes[start].restore(columns)
 
     def restore_time(self, state: Mapping[str, Any]) -> None:
         """Take over only how far event time had come."""
         self._high, self._watermark = state["high"], state["watermark"]
 
-    def _close(self, watermark: int) -> Iterator[tuple[int, Accumulator]]:
-        for start in sorted(start for start in self._open if start + self._length <= watermark):
-            yield start, self._open.pop(start)
+    def _ends(self, watermark: int) -> list[int]:
+        """Ends of windows with something in them that are due at a watermark, ascending."""
+        slide, length = self._shape.slide_nano, self._shape.length_nano
+        ends: set[int] = set()
+        for start in self._panes:
+            first = max(start, self._emitted // slide * slide) + slide
+            ends.update(range(first, min(start + length, watermark) + 1, slide))
+        return sorted(ends)
+
+    def _window(self, end: int, slots: Ints | None = None) -> Closed:
+        slide, start = self._shape.slide_nano, end - self._shape.length_nano
+        window = self._panes.get(start) if self._shape.length_nano == slide else None
+        if window is None:
+            window = Accumulator(self._measures)
+            for place in range(start, end, slide):
+                if place in self._panes:
+                    window.merge(self._panes[place])
+        filled = window.filled() if slots is None else slots
+        return Closed(start, end, filled, filled, window, correction=slots is not None)
+
+    def _close(self, watermark: int) -> Iterator[Closed]:
+        if watermark <= self._emitted:
+            return
+        for end in self._ends(watermark):
+            yield self._window(end)
+            self._emitted = end
+            yield from self._forget(end)
+        self._emitted = watermark
+        yield from self._forget(watermark)
+
+    def _forget(self, watermark: int) -> Iterator[Closed]:
+        """Drop panes that no window needs any more; yield the last corrections of those windows."""
+        yield from self._correct([end for end in self._changed if end + self._shape.retain_nano <= watermark])
+        held = self._shape.length_nano + self._shape.retain_nano
+        for start in [start for start in self._panes if start + held <= watermark]:
+            del self._panes[start]
+
+    def _note_changes(self, start: int, rows: Ints) -> None:
+        shape = self._shape
+        last = min(start + shape.length_nano, self._emitted)
+        for end in range(start + shape.slide_nano, last + 1, shape.slide_nano):
+            if end + shape.retain_nano > self._emitted:
+                self._changed.setdefault(end, []).append(rows)
+
+    def _correct(self, ends: Iterable[int]) -> Iterator[Closed]:
+        for end in sorted(ends):
+            yield self._window(end, np.unique(np.concatenate(self._changed.pop(end))))
 
 
-def _by_window(starts: Ints, length: int) -> Iterator[tuple[int, Ints | None]]:
-    """Yield each distinct window start, ascending, with the rows in it; None: all rows."""
+def fold(
+    into: Accumulator, rows: Ints, values: Mapping[str, Values] | Accumulator, chosen: Ints | None, slots: int
+) -> None:
+    """Fold some rows (None: all) of a batch, or of a partial accumulator, into an accumulator."""
+    if isinstance(values, Accumulator):
+        part = values if chosen is None else values.take(chosen)
+        into.merge(part, rows if chosen is None else rows[chosen], slots=slots)
+    elif chosen is None:
+        into.add(rows, values, slots=slots)
+    else:
+        into.add(rows[chosen], {name: column[chosen] for name, column in values.items()}, slots=slots)
+
+
+def _groups(sifted: Sifted, slide: int) -> Iterator[tuple[int, int, Ints | None]]:
+    """Yield (first window's end, start of the pane, rows; None: all), by the first and then the second."""
+    if sifted.firsts is None:
+        for start, rows in _by_value(sifted.starts, slide):
+            yield start + slide, start, rows
+        return
+    for first, rows in _by_value(sifted.firsts, slide):
+        inside = sifted.starts if rows is None else sifted.starts[rows]
+        for start, some in _by_value(inside, slide):
+            yield first, start, some if rows is None else rows if some is None else rows[some]
+
+
+def _by_value(starts: Ints, length: int) -> Iterator[tuple[int, Ints | None]]:
+    """Yield each distinct multiple of `length`, ascending, with the rows that have it; None: all rows."""
     if not starts.size:
         return
     first, last = int(starts.min()), int(starts.max())

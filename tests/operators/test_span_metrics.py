@@ -376,7 +376,7 @@ def test_the_state_is_plain_data() -> None:
     text = json.dumps(
         state, default=lambda value: value.tolist() if type(value).__module__ == "numpy" else value.decode()
     )
-    assert json.loads(text)["version"] == 1
+    assert json.loads(text)["version"] == 2
     kernel.add(spans_batch([Span(EPOCH, name="another")]), NOW)
     assert json.dumps(state, default=lambda v: v.tolist() if type(v).__module__ == "numpy" else v.decode()) == text
 

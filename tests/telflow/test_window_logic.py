@@ -9,6 +9,7 @@ import pytest
 
 from operators.span_metrics import SpanMetrics, SpanMetricsSettings
 from telflow.accounting import Ledger
+from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 from telflow.window_logic import WindowLogic
 from tests.spans import EPOCH, SECOND, Span, spans_batch
@@ -23,7 +24,7 @@ class _Clock:
         return self.now
 
 
-def _logic(clock: _Clock, state: dict[str, Any] | None = None, **options: Any) -> WindowLogic:
+def _logic(clock: _Clock, state: dict[str, Any] | None = None, **options: Any) -> WindowLogic[TelemetryBatch]:
     settings = SpanMetricsSettings.model_validate({"temporality": "delta", **options})
     return WindowLogic("test", SpanMetrics(settings), state, emit_on_eof=False, clock=clock, ledger=Ledger())
 

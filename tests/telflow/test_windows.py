@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telflow.accumulator import Accumulator, Measure, Reduce
 from telflow.errors import BatchError
-from telflow.windows import Accumulator, Measure, Reduce, TumblingWindows
+from telflow.windows import Closed, EventWindows, WindowShape
 from tests.strategies import thorough
 
 NOW = 10_000
@@ -22,13 +23,13 @@ MEASURES = {
 }
 
 
-def _windows(**options: int) -> TumblingWindows:
-    return TumblingWindows(MEASURES, **{"length_nano": 10, "lateness_nano": 5, "max_ahead_nano": 100, **options})
+def _windows(**options: int) -> EventWindows:
+    return EventWindows(
+        MEASURES, WindowShape(**{"length_nano": 10, "lateness_nano": 5, "max_ahead_nano": 100, **options})
+    )
 
 
-def _feed(
-    windows: TumblingWindows, rows: list[tuple[int, int, int]], now: int = NOW
-) -> tuple[list[Any], list[int], int]:
+def _feed(windows: EventWindows, rows: list[tuple[int, int, int]], now: int = NOW) -> tuple[list[Any], list[int], int]:
     """Feed (time, slot, value) rows; returns closed windows, the rows refused as late, and how many were ahead."""
     sifted = windows.sift(np.array([row[0] for row in rows], np.uint64), now)
     accepted = range(len(rows)) if sifted.accepted is None else sifted.accepted.tolist()
@@ -36,13 +37,15 @@ def _feed(
     slots = np.array([rows[i][1] for i in accepted], np.int64)
     values = np.array([rows[i][2] for i in accepted], np.int64)
     columns = {"n": values % 3, "sum": values.astype(float), "min": values, "max": values}
-    closed = [_read(start, window) for start, window in windows.add(sifted, slots, columns, slots=4)]
+    closed = [_read(found) for found in windows.add(sifted, slots, columns, slots=4)]
     return closed, sifted.late.tolist(), len(sifted.ahead)
 
 
-def _read(start: int, window: Accumulator) -> tuple[int, dict[int, tuple[Any, ...]]]:
+def _read(found: Closed) -> tuple[int, dict[int, tuple[Any, ...]]]:
+    window = found.window
     counts = window["n"].sum(axis=1)
-    return start, {
+    assert isinstance(found.starts, int)
+    return found.starts, {
         slot: (window["n"][slot].tolist(), window["sum"][slot], window["min"][slot], window["max"][slot])
         for slot in np.flatnonzero(counts).tolist()
     }
@@ -112,7 +115,7 @@ def test_columnar_windows_are_those_of_a_row_by_row_model(stream: list[list[tupl
             model.row(*row, now=NOW)
         assert len(windows) == len(model.open)
     assert (late, ahead) == (model.late, model.ahead)
-    closed += [_read(start, window) for start, window in windows.flush()]
+    closed += [_read(found) for found in windows.flush()]
     model.close(10**30)
     # A window may close while a batch is under way; within one batch they come out oldest first.
     assert sorted(closed, key=lambda w: w[0]) == sorted(model.closed, key=lambda w: w[0])
@@ -123,11 +126,11 @@ def test_columnar_windows_are_those_of_a_row_by_row_model(stream: list[list[tupl
 def test_the_cut_into_batches_does_not_matter(rows: list[tuple[int, int, int]], cut: int) -> None:
     """One big batch and many small ones give the same windows: live and replayed agree."""
     whole, pieces = _windows(), _windows()
-    expected = _feed(whole, rows)[0] + [_read(*w) for w in whole.flush()]
+    expected = _feed(whole, rows)[0] + [_read(w) for w in whole.flush()]
     got: list[Any] = []
     for i in range(0, len(rows), cut):
         got += _feed(pieces, rows[i : i + cut])[0]
-    got += [_read(*w) for w in pieces.flush()]
+    got += [_read(w) for w in pieces.flush()]
     assert sorted(got, key=lambda w: w[0]) == sorted(expected, key=lambda w: w[0])
 
 
@@ -156,7 +159,7 @@ def test_silence_lets_the_system_clock_close_windows() -> None:
     assert windows.due_unix_nano(7) == 1000 + 11  # the window ends at 110, lateness is 5
     assert windows.due_unix_nano(30) == 1000 + 30
     assert list(windows.advance(1010)) == []
-    assert [start for start, _ in windows.advance(1011)] == [100]
+    assert [found.starts for found in windows.advance(1011)] == [100]
     assert _feed(windows, [(109, 0, 1)])[1] == [0]
 
 
@@ -175,7 +178,7 @@ def test_a_flushed_window_stays_closed() -> None:
     windows = _windows()
     assert list(windows.flush()) == []
     _feed(windows, [(104, 0, 1)])
-    assert [start for start, _ in windows.flush()] == [100]
+    assert [found.starts for found in windows.flush()] == [100]
     assert _feed(windows, [(105, 0, 1), (110, 0, 1)])[1] == [0]
 
 
@@ -187,7 +190,7 @@ def test_the_state_is_a_copy_and_restores() -> None:
     _feed(windows, [(105, 0, 100)])
     other = _windows()
     other.restore(state)
-    assert [_read(*w) for w in other.flush()] == [(100, {0: ([1, 0, 0], 3, 3, 3)}), (110, {1: ([0, 1, 0], 4, 4, 4)})]
+    assert [_read(w) for w in other.flush()] == [(100, {0: ([1, 0, 0], 3, 3, 3)}), (110, {1: ([0, 1, 0], 4, 4, 4)})]
 
 
 def test_slots_can_be_renumbered() -> None:
@@ -195,7 +198,9 @@ def test_slots_can_be_renumbered() -> None:
     windows = _windows()
     _feed(windows, [(104, 0, 3), (104, 3, 4)])
     windows.keep(np.array([3]))
-    (window,) = windows
+    assert windows.used(1).tolist() == [True]
+    (found,) = windows.open_windows()
+    window = found.window
     assert (len(window), window["sum"].tolist()) == (1, [4.0])
 
 
@@ -219,3 +224,5 @@ def test_impossible_options_are_refused() -> None:
     for wrong in ("length_nano", "lateness_nano", "max_ahead_nano"):
         with pytest.raises(BatchError, match="windows: expected"):
             _windows(**{wrong: -1})
+    with pytest.raises(BatchError, match="expected a slide that divides 10, got 3"):
+        _windows(slide_nano=3)

@@ -1,0 +1,133 @@
+"""A flow that aggregates numbered batches of several tenants, for tests that run it on clusters and kill it.
+
+Environment: FOLDER (options.json, and where results go), COUNT (batches of each source), HOLD (1: do not end
+then, wait to be killed). Each source feeds tenants of its own, so that what is late does
+not depend on how sources interleave. Results are written once per epoch, and cut back to the snapshot on a resume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from typing_extensions import override
+
+from operators.aggregate import aggregate_with
+from telflow.accounting import Ledger
+from telflow.aggregation import AggregateSettings
+from telflow.batch import TelemetryBatch
+from tests.spans import EPOCH, SECOND, Span, spans_batch
+
+SOURCES = ["a", "b", "c", "d"]
+NOW = EPOCH + 3600 * SECOND
+
+
+def spans_of(source: str, number: int) -> list[Span]:
+    """A batch of a source: two tenants, out of order by up to 8 s, which is more than the lateness of most tests."""
+    rng = random.Random(f"{source} {number}")
+    return [
+        Span(
+            end=EPOCH + number * SECOND // 2 + rng.randrange(32) * SECOND // 4 - 4 * SECOND,
+            duration=rng.randrange(16) * SECOND // 4,
+            name=rng.choice(["GET /", "POST /", "PUT /"]),
+            tenant=f"{source}{rng.randrange(2)}",
+            attributes={"size": rng.randrange(1000), "user": rng.randrange(50)},
+            resource_attributes=rng.choice([{}, {"region": "eu"}]),
+        )
+        for _ in range(20)
+    ]
+
+
+class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
+    def __init__(self, source: str, count: int, hold: bool, resume: int | None) -> None:
+        self._source, self._count, self._hold = source, count, hold
+        self._next = resume or 0
+        self._awake: datetime | None = None
+
+    @override
+    def next_batch(self) -> list[TelemetryBatch]:
+        if self._next >= self._count and not self._hold:
+            raise StopIteration
+        self._awake = datetime.now(UTC) + timedelta(milliseconds=30)
+        if self._next >= self._count:
+            return []
+        self._next += 1
+        return [spans_batch(spans_of(self._source, self._next - 1))]
+
+    @override
+    def next_awake(self) -> datetime | None:
+        return self._awake
+
+    @override
+    def snapshot(self) -> int:
+        return self._next
+
+
+class _Source(FixedPartitionedSource[TelemetryBatch, int]):
+    @override
+    def list_parts(self) -> list[str]:
+        return SOURCES
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
+        return _Partition(for_part, int(os.environ["COUNT"]), os.environ["HOLD"] == "1", resume_state)
+
+
+class _Results(StatefulSinkPartition[Any, int]):
+    def __init__(self, path: Path, resume: int | None) -> None:
+        path.touch()
+        os.truncate(path, resume or 0)
+        self._file = path.open("ab")
+
+    @override
+    def write_batch(self, values: list[Any]) -> None:
+        for table in values:
+            pickle.dump(table.to_pylist(), self._file)
+
+    @override
+    def snapshot(self) -> int:
+        self._file.flush()
+        return self._file.tell()
+
+
+class _Sink(FixedPartitionedSink[Any, int]):
+    @override
+    def list_parts(self) -> list[str]:
+        return ["0", "1", "2"]
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Results:
+        return _Results(Path(os.environ["FOLDER"]) / f"results-{for_part}", resume_state)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """All rows written."""
+    rows = []
+    for path in sorted(folder.glob("results-*")):
+        with path.open("rb") as file:
+            while file.peek(1):
+                rows += pickle.load(file)  # noqa: S301 - written above
+    return rows
+
+
+def build() -> Dataflow:
+    options = json.loads((Path(os.environ["FOLDER"]) / "options.json").read_text())
+    settings = AggregateSettings.model_validate(options)
+    flow = Dataflow("aggregating")
+    spans = op.input("spans", flow, _Source())
+    out = aggregate_with("measured", spans, settings, clock=lambda: NOW, ledger=Ledger())
+    op.output("results", out.rows, _Sink())
+    return flow
+
+
+if "FOLDER" in os.environ:
+    flow = build()
