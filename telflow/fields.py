@@ -26,10 +26,9 @@ _TABLES = {"resource": RESOURCES, "scope": SCOPES}
 
 
 def _plain(dtype: pa.DataType) -> pa.DataType | None:
-    """The type a fixed column has as a key: integers are int64; None: it holds no plain value."""
-    if pa.types.is_integer(dtype):
-        return pa.int64()
-    if pa.types.is_string(dtype) or pa.types.is_boolean(dtype) or pa.types.is_floating(dtype):
+    """The type a fixed column has as a key; None: it holds no plain value."""
+    known = (pa.types.is_integer, pa.types.is_string, pa.types.is_boolean, pa.types.is_floating)
+    if any(matches(dtype) for matches in known):
         return dtype
     return pa.binary() if pa.types.is_binary(dtype) or pa.types.is_fixed_size_binary(dtype) else None
 
@@ -104,6 +103,7 @@ class Records:
         self._records = records
         self._tables = {"resource": resources, "scope": scopes}
         self._numbers: dict[FieldRef, Floats] = {}
+        self._missing: dict[FieldRef, npt.NDArray[np.bool_] | None] = {}
 
     def __len__(self) -> int:
         return int(self._records.num_rows)
@@ -126,6 +126,13 @@ class Records:
             found = self._numbers[field] = self._read_numbers(field)
         return found
 
+    def missing(self, field: FieldRef) -> npt.NDArray[np.bool_] | None:
+        """Return where there is no number; None: nowhere."""
+        if field not in self._missing:
+            gaps = np.isnan(self.numbers(field))
+            self._missing[field] = gaps if gaps.any() else None
+        return self._missing[field]
+
     def _read_numbers(self, field: FieldRef) -> Floats:
         if field.column_level is not None:
             column = self.key(field)
@@ -137,7 +144,9 @@ class Records:
             column = self._found(field, pa.float64())
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
             return np.full(len(self), np.nan)
-        values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy())
+        if column.null_count or not pa.types.is_float64(column.type):
+            column = column.cast(pa.float64(), safe=False).fill_null(np.nan)
+        values = np.asarray(column.to_numpy())
         finite = np.isfinite(values)
         return values if finite.all() else np.where(finite, values, np.nan)
 
@@ -154,7 +163,8 @@ class Records:
             return pc.coalesce(self._records["value_double"], self._records["value_int"].cast(pa.float64()))
         if field.name not in names:
             return pa.nulls(len(self), field.dtype)
-        return self._records[field.name].cast(field.dtype, safe=False)
+        column = self._records[field.name]
+        return column if column.type == field.dtype else column.cast(field.dtype, safe=False)
 
     def _attribute(self, level: str, field: FieldRef, dtype: pa.DataType) -> pa.Array:
         table = self._records if level == "record" else self._tables[level]
@@ -196,7 +206,11 @@ def needed_columns(fields: Sequence[FieldRef], signal: Signal) -> list[str]:
 
 
 def as_attribute(values: pa.Array) -> pa.Array:
-    """Return key values as what an attribute can be: bytes as hexadecimal text, everything else as it is."""
+    """Return key values as what an attribute can be: integers of 64 bits, bytes as hexadecimal text."""
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.int64(), safe=False)
+    if pa.types.is_floating(values.type):
+        return values.cast(pa.float64())
     if pa.types.is_binary(values.type):
         coded: Any = values.dictionary_encode()
         texts = [None if value is None else value.hex() for value in coded.dictionary.to_pylist()]

@@ -1,8 +1,8 @@
 """A flow that aggregates numbered batches of several tenants, for tests that run it on clusters and kill it.
 
-Environment: FOLDER (options.json, and where results go), COUNT (batches of each source), HOLD (1: do not end
-then, wait to be killed). Each source feeds tenants of its own, so that what is late does
-not depend on how sources interleave. Results are written once per epoch, and cut back to the snapshot on a resume.
+Environment: FOLDER (options.json with settings by step name, and where results go), COUNT (batches of each source),
+HOLD (1: do not end then, wait to be killed). Each source feeds tenants of its own, so that what is late does not depend
+on how sources interleave. Results are written once per epoch, and cut back to the snapshot on a resume.
 """
 
 from __future__ import annotations
@@ -100,19 +100,22 @@ class _Results(StatefulSinkPartition[Any, int]):
 
 
 class _Sink(FixedPartitionedSink[Any, int]):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     @override
     def list_parts(self) -> list[str]:
         return ["0", "1", "2"]
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Results:
-        return _Results(Path(os.environ["FOLDER"]) / f"results-{for_part}", resume_state)
+        return _Results(Path(os.environ["FOLDER"]) / f"{self._name}-{for_part}", resume_state)
 
 
-def results(folder: Path) -> list[dict[str, Any]]:
+def results(folder: Path, name: str) -> list[dict[str, Any]]:
     """All rows written."""
     rows = []
-    for path in sorted(folder.glob("results-*")):
+    for path in sorted(folder.glob(f"{name}-?")):
         with path.open("rb") as file:
             while file.peek(1):
                 rows += pickle.load(file)  # noqa: S301 - written above
@@ -121,11 +124,12 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 def build() -> Dataflow:
     options = json.loads((Path(os.environ["FOLDER"]) / "options.json").read_text())
-    settings = AggregateSettings.model_validate(options)
     flow = Dataflow("aggregating")
     spans = op.input("spans", flow, _Source())
-    out = aggregate_with("measured", spans, settings, clock=lambda: NOW, ledger=Ledger())
-    op.output("results", out.rows, _Sink())
+    for name, settings in options.items():
+        chosen = AggregateSettings.model_validate(settings)
+        out = aggregate_with(name, spans, chosen, clock=lambda: NOW, ledger=Ledger())
+        op.output(f"{name}-results", out.rows, _Sink(name))
     return flow
 
 

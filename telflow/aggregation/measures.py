@@ -123,12 +123,12 @@ class _OfValues(_Measure, ABC):
     """The field that holds the value."""
 
     def _count(self, records: Records) -> Values:
-        return (~np.isnan(records.numbers(self.of))).astype(np.int64)
+        missing = records.missing(self.of)
+        return np.ones(len(records), np.int64) if missing is None else (~missing).astype(np.int64)
 
     def _sum(self, records: Records) -> Values:
-        values = records.numbers(self.of)
-        missing = np.isnan(values)
-        return np.where(missing, 0.0, values) if missing.any() else values
+        values, missing = records.numbers(self.of), records.missing(self.of)
+        return values if missing is None else np.where(missing, 0.0, values)
 
     def _summary(self, records: Records) -> dict[str, Values]:
         values = records.numbers(self.of)
@@ -310,8 +310,8 @@ class Histogram(_OfValues):
     def inputs(self, records: Records) -> dict[str, Values]:
         values = records.numbers(self.of)
         buckets = np.searchsorted(np.array(self.bounds), values, side="left")
-        missing = np.isnan(values)
-        if missing.any():
+        missing = records.missing(self.of)
+        if missing is not None:
             buckets[missing] = -1
         return {"buckets": buckets, **self._summary(records)}
 
