@@ -1,4 +1,4 @@
-"""aggregate against polars group-by on the same rows: equal results, then the times; and memory under a flood of series.
+"""aggregate against polars group-by on the same rows: equal results, then the times; memory under a flood of series.
 
 The spans are those of `bench_span_metrics`: 8192 a batch, 4000 series (service, span name, status), out of order by up
 to 2 s. Measured are a count, a sum and a histogram of durations by service name (an attribute of the resource), span

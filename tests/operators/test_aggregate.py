@@ -29,7 +29,7 @@ from tests.cluster import Cluster
 from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 
 NOW = aggregate_flow.NOW
-COUNT = 60
+COUNT = 40
 MEASURES: dict[str, Any] = {
     "spans": {"kind": "count"},
     "total": {"kind": "sum", "of": "size"},
@@ -87,7 +87,7 @@ def test_killed_and_rescaled_the_results_are_exact(tmp_path: Path) -> None:
         cluster.wait()
     for name, chosen in options.items():
         settings = AggregateSettings.model_validate(chosen)
-        rows = [pa.RecordBatch.from_pylist([row]) for row in aggregate_flow.results(tmp_path, name)]
+        rows = [pa.RecordBatch.from_pylist(aggregate_flow.results(tmp_path, name))]
         assert_same(read(rows, settings), _expected(settings))
 
 
