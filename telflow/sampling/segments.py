@@ -111,6 +111,6 @@ class Segments:
 
     def _keep(self, rows: Ints) -> None:
         self._spans = {name: column[rows] for name, column in self._spans.items()}
-        used, numbers = np.unique(self._spans["segment"], return_inverse=True)
-        self._segments = [self._segments[number] for number in used.tolist()]
-        self._spans["segment"] = numbers.astype(np.int32)
+        used = np.bincount(self._spans["segment"], minlength=len(self._segments)) > 0
+        self._spans["segment"] = (np.cumsum(used) - 1).astype(np.int32)[self._spans["segment"]]
+        self._segments = [self._segments[number] for number in np.flatnonzero(used).tolist()]

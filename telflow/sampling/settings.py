@@ -55,7 +55,7 @@ class TailSamplingSettings(Settings):
     """Of so many decided traces the decision is remembered, for spans that come late. Those longest without use are
     forgotten first; a span of a forgotten trace opens it anew."""
 
-    shards: int = Field(default=16, ge=1, le=1024)
+    shards: int = Field(default=8, ge=1, le=1024)
     """Parts into which traces are divided by their id; more workers than this find no work. The bounds above are for
     all together, each part has an equal share. If this changes over a restart, open traces are decided from what they
     had."""

@@ -83,6 +83,7 @@ class TailSampler:
         self._tick = -(2**62)
         self._tenants: dict[str | None, int] = {}
         self._pending: list[SpanFacts] = []
+        self._pending_rows = 0
         self._traces = OpenTraces()
         self._segments = Segments()
         self._cache = DecisionCache(settings.per_shard(settings.decision_cache))
@@ -108,7 +109,8 @@ class TailSampler:
         for part, tick in self._clock.split(facts, now_unix_nano):
             self._reach(tick, out)
             self._pending.append(part)
-            if sum(map(len, self._pending)) >= _FLUSH_ROWS:
+            self._pending_rows += len(part)
+            if self._pending_rows >= _FLUSH_ROWS:
                 self._flush(out)
         return out
 
@@ -146,12 +148,12 @@ class TailSampler:
 
     def _flush(self, out: Sampled) -> None:
         """Let the spans that wait join their traces."""
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._pending_rows = self._pending, [], 0
         if not pending:
             return
         keys = self._keys(pending)
         # What follows is done once per trace, not once per span: spans of a trace stand together in this order.
-        order = np.argsort(keys.hash, kind="stable")
+        order = np.argsort(keys.hash)
         firsts = keys.firsts(order)
         traces = keys.at(order[firsts])
         verdicts = self._cache.get(traces, self._tick)
@@ -206,7 +208,7 @@ class TailSampler:
             explicit = np.minimum.reduceat(np.concatenate(given)[order], firsts)
         return self._traces.add(
             traces,
-            order[firsts],
+            np.minimum.reduceat(order, firsts),
             deadlines,
             np.diff(firsts, append=len(order)),
             np.minimum.reduceat(np.concatenate([facts.start for facts in pending])[order], firsts),
@@ -310,6 +312,7 @@ class TailSampler:
         self._tenants = {name: number for number, name in enumerate(state["tenants"])}
         self._pending = [SpanFacts.from_state(kept) for kept in state["pending"]]
         self._pending = [replace(facts, bits=predicates.translate(facts.bits, names)) for facts in self._pending]
+        self._pending_rows = sum(map(len, self._pending))
         self._decider.restore(state["budgets"])
         self._traces.restore(state["traces"], predicates.translate(state["traces"]["bits"], names))
         self._segments.restore(state["segments"])

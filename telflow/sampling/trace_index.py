@@ -23,6 +23,7 @@ _ODD_1 = np.uint64(0x9E3779B97F4A7C15)
 _ODD_2 = np.uint64(0xC2B2AE3D27D4EB4F)
 _ODD_3 = np.uint64(0x165667B19E3779F9)
 _HALF = np.uint64(32)
+_LOWER = np.uint64(2**32 - 1)
 
 
 def trace_words(trace_id: pa.FixedSizeBinaryArray) -> tuple[Words, Words]:
@@ -51,9 +52,8 @@ def _hashed(high: Words, low: Words) -> Words:
 
 def shards_of_words(high: Words, low: Words, shards: int) -> npt.NDArray[np.uint16]:
     """Return to which of `shards` parts, 65536 at most, each trace belongs: the same on every worker and release."""
-    # Multiplying the upper half is a division by far cheaper than the remainder.
-    upper = _hashed(high, low) >> _HALF
-    return ((upper * np.uint64(shards)) >> _HALF).astype(np.uint16)
+    # Multiplying 32 bits is a division by far cheaper than the remainder; in the lower ones all others are mixed.
+    return (((_hashed(high, low) & _LOWER) * np.uint64(shards)) >> _HALF).astype(np.uint16)
 
 
 class TraceKeys(NamedTuple):
@@ -151,17 +151,29 @@ class TraceIndex:
         places = self.find(keys)
         missing = np.flatnonzero(places < 0)
         while missing.size:
-            _, first = np.unique(keys.hash[missing], return_index=True)
-            new = missing[np.sort(first)]
-            self._append(keys.at(new if came is None else new[np.argsort(came[new], kind="stable")]))
+            hashes = keys.hash[missing]
+            new = missing
+            if not (hashes[1:] > hashes[:-1]).all():
+                new = missing[np.sort(np.unique(hashes, return_index=True)[1])]
+            if came is not None:
+                new = new[np.argsort(came[new])]
+            start = len(self)
+            self._append(keys.at(new))
+            if len(new) == len(missing):  # all are different, the usual case
+                places[new] = np.arange(start, len(self))
+                break
             places[missing] = self.find(keys.at(missing))
             missing = missing[places[missing] < 0]  # of two new traces with one hash only the first was added
         return places
 
     def keep(self, places: Ints) -> None:
         """Forget all other traces: the trace at ``places[i]`` gets the place ``i``."""
+        moved = np.full(len(self), -1)
+        moved[places] = np.arange(len(places))
+        order = moved[self._order]
+        self._order = order[order >= 0]
         self.keys = self.keys.at(places)
-        self._sort()
+        self._sorted = self.keys.hash[self._order]
 
     def state(self) -> dict[str, Any]:
         """Return the index as plain data that later changes do not touch."""
@@ -170,16 +182,13 @@ class TraceIndex:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         self.keys = TraceKeys.of(state["high"], state["low"], state["tenant"])
-        self._sort()
-
-    def _sort(self) -> None:
-        self._order = np.argsort(self.keys.hash, kind="stable")
+        self._order = np.argsort(self.keys.hash)
         self._sorted = self.keys.hash[self._order]
 
     def _append(self, keys: TraceKeys) -> None:
         start = len(self)
         self.keys = TraceKeys(*(np.concatenate(pair) for pair in zip(self.keys, keys, strict=True)))
-        order = np.argsort(keys.hash, kind="stable")
+        order = np.argsort(keys.hash)
         at = np.searchsorted(self._sorted, keys.hash[order], side="right")
         self._order = np.insert(self._order, at, start + order)
         self._sorted = np.insert(self._sorted, at, keys.hash[order])
