@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ class WorkerSpec:
         target: The flow's file or module, or the gateway's settings; None for the usual settings.
         recovery_dir: Folder of the state; None keeps none.
         backup_interval_s: How long old state is kept.
-        ports: Ports that the settings leave open (0), by receiver, the same for all workers of the host.
         parent: Process id of the supervisor.
         channel: File descriptor of the socket to it.
     """
@@ -36,7 +35,6 @@ class WorkerSpec:
     target: str | None
     recovery_dir: Path
     backup_interval_s: float = 0.0
-    ports: dict[str, int] = field(default_factory=dict)
     parent: int = 0
     channel: int = -1
 
