@@ -161,7 +161,7 @@ class SpanMetrics:
 
     >>> kernel = SpanMetrics(SpanMetricsSettings())
     >>> kernel.add(TelemetryBatch.empty(Signal.TRACES), now_unix_nano=0)
-    Update(metrics=(), late=None, ahead=None)
+    Update(metrics=(), late=None, ahead=None, rows=(), refused=())
     """
 
     def __init__(self, settings: SpanMetricsSettings) -> None:
