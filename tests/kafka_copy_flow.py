@@ -13,7 +13,7 @@ from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, Kafka
 from connectors.kafka.settings import LogsTopicSettings, LogsTopicsSettings
 
 # With defaults, for whatever imports this file to look for examples.
-named = {name: os.environ.get(name, "localhost:9092") for name in ("BROKER", "GROUP", "FROM", "TO", "RECOVERY")}
+named = {"BROKER": "localhost:9092", "GROUP": "copy", "FROM": "from", "TO": "to", "RECOVERY": "recovery", **os.environ}
 brokers = (named["BROKER"],)
 reads = KafkaReceiverSettings(
     brokers=brokers,
