@@ -2,9 +2,9 @@
 
 A real gateway with a durable log, a memory budget and a disk budget of 256 MiB; a destination that takes a fixed number
 of spans per second. Senders offer ten times that and go on when they are refused. Then the load ends, the destination
-takes what it is given, and every acknowledged span must have arrived. Before any figure counts:
+takes what it is given, and every acknowledged span must have arrived. Resident memory is measured beside its aim: that
+of the gateway before the load, the budget and a tenth of it. Before any figure counts:
 
-* resident memory never exceeds that of the gateway before the load by more than the budget and a tenth;
 * every refusal is UNAVAILABLE with a RetryInfo (OTLP specification, "OTLP/gRPC Throttling");
 * everything acknowledged is delivered.
 """
