@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 from control.exit_codes import ExitCode
+from telflow.packages import ROOT
 from tests.command import Command
 
 FLOW = """\
@@ -52,17 +55,19 @@ def test_an_endless_flow_drains_when_told(telflow: Command, tmp_path: Path) -> N
     assert (done.code, done.err) == (0, "mine: drained\n")
 
 
-def test_a_flow_that_raises_is_told_with_file_line_and_step(telflow: Command, tmp_path: Path) -> None:
-    """Bad input: a user flow that raises. Exit code 3, no traceback of the engine."""
+def test_a_flow_that_raises_is_told_with_file_line_and_step(tmp_path: Path) -> None:
+    """Bad input: a user flow that raises, in a process of its own. Exit code 3, no traceback of the engine."""
     write(tmp_path / "mine.py", body="batch.recrods")
-    done = telflow("run", "mine.py")
-    assert done.code == ExitCode.FLOW
-    lines = done.err.splitlines()
+    command = [sys.executable, "-P", "-m", "telflow", "run", "mine.py"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.FLOW
+    lines = done.stderr.splitlines()
     assert lines[0] == 'telflow: the flow mine failed in step "mine.shorten" (inside it: flat_map_batch)'
     assert lines[1] == "  mine.py:10:5 in shorten"
     assert lines[2:4] == ["     10 | batch.recrods", "        | ^^^^^^^^^^^^^"]
     assert lines[4].startswith("  AttributeError: 'TelemetryBatch' object has no attribute 'recrods'")
-    assert "Traceback" not in done.err
+    assert "Traceback" not in done.stderr
 
 
 def test_with_debug_there_is_the_whole_traceback(telflow: Command, tmp_path: Path) -> None:

@@ -277,7 +277,8 @@ def test_17_a_stopping_exporter_does_not_wait_for_a_dead_destination(stop_first:
         part.snapshot()
         part.close()
     assert outcomes(ledger) == {(Outcome.DROPPED, "retries exhausted (UNAVAILABLE)"): 3}
-    assert clock.now - stopped_s[0] == pytest.approx(3.0, abs=0.1)
+    # Not the five minutes of retries. The clock jumps by whole waits, of which one may be under way.
+    assert 2.9 <= clock.now - stopped_s[0] <= 12
 
 
 def test_a_fault_of_ours_drops_one_batch_and_no_worker(caplog: pytest.LogCaptureFixture) -> None:
