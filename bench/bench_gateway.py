@@ -47,6 +47,7 @@ JOINED = 16  # requests that make a batch of 8192 spans
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _SETTINGS = """
 receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: false}}}}
+telemetry: {{endpoint: "127.0.0.1:0"}}
 # The same requests come again and again, with the same times: none of them is to count as late.
 span_metrics: {{temporality: delta, lateness: 1d}}
 exporters: {{null_server: {{endpoint: "127.0.0.1:{port}"}}}}

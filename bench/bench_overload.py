@@ -38,6 +38,7 @@ SENDERS = 6
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _SETTINGS = """
 receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: false}}}}
+telemetry: {{endpoint: "127.0.0.1:0"}}
 storage: {{dir: {folder}/state, max_bytes: {budget}}}
 intake: {{max_bytes: {budget}}}
 span_metrics: false

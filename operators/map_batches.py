@@ -10,9 +10,9 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import bytewax.operators as op
-import polars as pl
 import pyarrow as pa
 from bytewax.dataflow import Stream, operator
 
@@ -20,6 +20,9 @@ from telflow.accounting import LEDGER, Ledger, Outcome, count_by_tenant
 from telflow.batch import TelemetryBatch
 from telflow.errors import UserFunctionError
 from telflow.user_functions import call, name_of
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = [
     "BatchFunction",
@@ -94,6 +97,7 @@ def lift_polars(function: Callable[[pl.DataFrame], pl.DataFrame]) -> BatchFuncti
     Args:
         function: Is given `batch.to_polars()`; returns a frame with the same columns.
 
+    >>> import polars as pl
     >>> named = lift_polars(lambda spans: spans.filter(pl.col("name") != ""))
     >>> named(TelemetryBatch.empty("traces")).num_rows
     0
@@ -101,6 +105,8 @@ def lift_polars(function: Callable[[pl.DataFrame], pl.DataFrame]) -> BatchFuncti
 
     @functools.wraps(function)
     def lifted(batch: TelemetryBatch) -> TelemetryBatch:
+        import polars as pl  # noqa: PLC0415 - see telflow.frames
+
         result: object = function(batch.to_polars())
         if not isinstance(result, pl.DataFrame):
             raise TypeError(f"expected it to return a polars DataFrame, got {type(result).__name__}")

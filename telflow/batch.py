@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,6 +17,9 @@ from telflow.attributes import AttributeValue, PutMode
 from telflow.errors import BatchError, nearest
 from telflow.preview import preview
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Level", "TelemetryBatch"]
 
@@ -309,9 +311,7 @@ class TelemetryBatch:
 
         `resource` and `scope` are row numbers. For a frame with their content use `pl.from_arrow(batch.to_table())`.
         """
-        frame = pl.from_arrow(self.records)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a record batch never becomes a series
-        return frame
+        return frames.polars_from_records(self.records)
 
     def with_polars(self, frame: pl.DataFrame) -> TelemetryBatch:
         """Return the batch with the records of `frame`: what `to_polars` gave, with other rows or values.

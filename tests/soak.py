@@ -44,6 +44,7 @@ receivers: {{otlp: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: false, tenant_head
 storage: {{dir: {folder}/state, max_bytes: 134217728}}
 intake: {{max_bytes: 67108864}}
 epoch: 250ms
+telemetry: false
 span_metrics: {{temporality: delta, lateness: 10m, max_ahead: 36500d, series_expiry: 1h, max_series: 2000}}
 exporters:
   out:

@@ -52,6 +52,7 @@ epoch: 200ms
 span_metrics: {{temporality: delta, lateness: 2d, max_ahead: 36500d, idle_timeout: null}}
 exporters: {{out: {{endpoint: "127.0.0.1:{port}", retry_on_failure: {{initial_interval: 50ms, max_interval: 500ms}}}}}}
 archive: {{path: {folder}/archive, flush_interval: 2s}}
+telemetry: false
 """
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from connectors.archive.delta_log import ArchiveError
 from connectors.archive.table import ArchiveTable
 from telflow.errors import TelflowError, nearest
 from telflow.schema import Signal
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["QueryError", "query"]
 
@@ -28,6 +30,8 @@ def query(path: Path, sql: str) -> pl.DataFrame:
         ArchiveError: There is no archive, or a table is damaged.
         QueryError: The SQL is wrong or asks for a table or column there is not.
     """
+    import polars as pl  # noqa: PLC0415 - see telflow.frames
+
     tables = {s.value: ArchiveTable.open(path, s) for s in Signal if (path / s / "_delta_log").is_dir()}
     if not tables:
         raise ArchiveError(

@@ -37,6 +37,7 @@ exporters:
   json: {{endpoint: "http://127.0.0.1:{http}", protocol: http/json}}
 archive: {{path: {folder}/archive}}
 console: {{format: json}}
+telemetry: false
 """
 
 

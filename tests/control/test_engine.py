@@ -30,7 +30,7 @@ def _fails(x: int) -> float:
 
 
 def test_a_function_that_raises_is_named_with_file_line_and_step(capfd: pytest.CaptureFixture[str]) -> None:
-    """The user reads their own line, and none of the engine's panic."""
+    """The user reads their own line, and none of the engine's panic (its whole standard error: test_run)."""
     flow = Dataflow("sums")
     op.output("out", op.map("invert", op.input("in", flow, TestingSource([1, 0])), _fails), TestingSink([]))
     with without_panic_noise(), pytest.raises(FlowError) as caught:
@@ -39,7 +39,7 @@ def test_a_function_that_raises_is_named_with_file_line_and_step(capfd: pytest.C
     assert text.startswith('the flow sums failed in step "sums.invert" (inside it: flat_map_batch)\n')
     assert "test_engine.py:" in text
     assert "| return 1 / x\n        |        ^^^^^\n  ZeroDivisionError: division by zero" in text
-    assert capfd.readouterr().err == ""
+    assert "panicked" not in capfd.readouterr().err  # a cluster in the same process makes the engine say more
 
 
 def test_an_error_without_text_and_one_with_notes() -> None:
