@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -45,36 +46,33 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
             epoch_budget_bytes: Arrow bytes per epoch. A cluster has backpressure only at the edges of epochs, so
                 each source there must limit itself. None: no limit, right for a single worker.
         """
-        self._intake = intake
-        self._partition = partition
-        self._wait_s = wait_s
-        self._max_bytes_per_poll = max_bytes_per_poll
-        self._epoch_budget_bytes = epoch_budget_bytes
+        self.intake = intake
+        self.partition = partition
+        self.wait_s = wait_s
+        self.max_bytes_per_poll = max_bytes_per_poll
+        self.epoch_budget_bytes = epoch_budget_bytes
+        self.patience_s = math.inf
+        """For how long others on this worker can do without it; `MergedSource` says so before each poll."""
 
     @override
     def list_parts(self) -> list[str]:
-        return [self._partition]
+        return [self.partition]
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _IntakePartition:
-        if isinstance(self._intake, ResumableIntake):
-            self._intake.resume(resume_state)
-        return _IntakePartition(
-            self._intake, self._wait_s, self._max_bytes_per_poll, self._epoch_budget_bytes, resume_state or 0
-        )
+        if isinstance(self.intake, ResumableIntake):
+            self.intake.resume(resume_state)
+        return _IntakePartition(self, resume_state or 0)
 
 
 class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
-    def __init__(
-        self, intake: Intake, wait_s: float, max_bytes_per_poll: int, epoch_budget_bytes: int | None, position: int
-    ) -> None:
-        self._intake = intake
-        self._wait_s = wait_s
-        self._max_bytes_per_poll = max_bytes_per_poll
-        self._epoch_budget_bytes = epoch_budget_bytes
+    def __init__(self, source: IntakeSource, position: int) -> None:
+        self._source = source
+        self._intake = source.intake
+        self._epoch_budget_bytes = source.epoch_budget_bytes
         self._epoch_bytes = 0
         self._position = position
-        self._resumable = intake if isinstance(intake, ResumableIntake) else None
+        self._resumable = self._intake if isinstance(self._intake, ResumableIntake) else None
         self._snapshotted: int | None = None
 
     @override
@@ -85,7 +83,9 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             self._snapshotted = None
         if self._epoch_budget_bytes is not None and self._epoch_bytes >= self._epoch_budget_bytes:
             return []
-        batches = self._intake.take(timeout_s=self._wait_s, max_bytes=self._max_bytes_per_poll)
+        source = self._source
+        wait_s = min(source.wait_s, source.patience_s)
+        batches = self._intake.take(timeout_s=wait_s, max_bytes=source.max_bytes_per_poll)
         if not batches and self._intake.drained:
             raise StopIteration
         if self._epoch_budget_bytes is not None:

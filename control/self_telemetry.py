@@ -170,7 +170,8 @@ class SelfTelemetry:
         )
         bad = self._names.counter("kafka_receiver_unmarshal_failed", "Messages that are no OTLP.", ("receiver",))
         waiting = self._names.gauge("kafka_exporter_unacknowledged", "Messages without an answer.", ("exporter",))
-        for name, _, stats in self._stats():
+        for step, part, stats in self._stats():
+            name = part or step
             if isinstance(stats, KafkaSourceStats):
                 for place, behind in sorted(stats.lag.items()):
                     topic, _, number = place.rpartition("/")

@@ -22,7 +22,8 @@ from pydantic import Field, StringConstraints, model_validator
 from connectors.archive import ArchiveSettings, ArchiveSink
 from connectors.console import ConsoleSettings, ConsoleSink
 from connectors.intake_source import IntakeSource
-from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource
+from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource, is_place
+from connectors.merged_source import MergedSource
 from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
 from connectors.quarantine import QuarantineSettings, QuarantineSink
 from flows.telemetry_settings import TelemetrySettings
@@ -46,6 +47,7 @@ from operators import (
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.condition import Condition
+from telflow.delivery.committed import CommittedStates
 from telflow.delivery.dead_letters import DeadLetterSettings
 from telflow.delivery.intake import Intake
 from telflow.delivery.outgoing import IN_MEMORY, Outgoing
@@ -208,16 +210,7 @@ def build(
         ArchiveError: The archive is damaged.
     """
     flow = Dataflow(flow_id)
-    stream: Stream[TelemetryBatch] = op.input("receive", flow, IntakeSource(intake))
-    if settings.receivers.kafka is not None:
-        # Nobody is told that a message cannot be decoded, so it is kept where anything is.
-        source = KafkaSource(
-            settings.receivers.kafka,
-            recovery_dir=settings.recovery_dir,
-            dead_letters=outgoing.dead_letters,
-            ledger=ledger,
-        )
-        stream = op.merge("received", stream, op.input("receive_kafka", flow, source))
+    stream = op.input("receive", flow, _source(settings, intake, outgoing, ledger, f"{flow_id}.receive"))
     if settings.coalesce is not None:
         by_signal = op.key_on("by_signal", stream, lambda batch: batch.signal.value)
         stream = op.key_rm("coalesced", coalesce("coalesce", by_signal, settings.coalesce))
@@ -285,6 +278,32 @@ def tenant_of(batch: TelemetryBatch) -> str:
     if not batch.num_rows:
         return NO_KEY
     return batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py() or NO_KEY
+
+
+def _source(
+    settings: GatewaySettings, intake: Intake, outgoing: Outgoing, ledger: Ledger, step_id: str
+) -> IntakeSource | MergedSource:
+    received = IntakeSource(intake)
+    kafka: list[KafkaSource] = []
+    if settings.receivers.kafka is not None:
+        # Nobody is told that a message cannot be decoded, so it is kept where anything is.
+        source = KafkaSource(
+            settings.receivers.kafka,
+            recovery_dir=settings.recovery_dir,
+            dead_letters=outgoing.dead_letters,
+            ledger=ledger,
+        )
+        kafka.append(source)
+    retired = _read_before(settings.recovery_dir, step_id)
+    return MergedSource(received, *kafka, retired=retired) if kafka or retired else received
+
+
+def _read_before(recovery_dir: Path | None, step_id: str) -> list[str]:
+    """Return which partitions of Kafka's topics earlier runs have read."""
+    if recovery_dir is None or not recovery_dir.exists():
+        return []
+    with CommittedStates(recovery_dir) as states:
+        return [name for name in states.keys(step_id) if is_place(name)]
 
 
 def _sinks(settings: GatewaySettings, outgoing: Outgoing, ledger: Ledger) -> dict[str, Sink]:

@@ -1,5 +1,6 @@
 """OTLP messages from and to Kafka, as the Collector's kafka components write and read them."""
 
+from connectors.kafka.reader import is_place
 from connectors.kafka.settings import KafkaExporterSettings, KafkaReceiverSettings
 from connectors.kafka.sink import KafkaSink, KafkaSinkStats
 from connectors.kafka.source import KafkaSource, KafkaSourceStats
@@ -11,4 +12,5 @@ __all__ = [
     "KafkaSinkStats",
     "KafkaSource",
     "KafkaSourceStats",
+    "is_place",
 ]

@@ -16,7 +16,7 @@ from telflow.errors import ConfigError
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-__all__ = ["Place", "Reader"]
+__all__ = ["Place", "Reader", "is_place"]
 
 _LOG = logging.getLogger(__name__)
 _ASK_S = 5.0
@@ -42,6 +42,16 @@ class Place(NamedTuple):
         """
         topic, _, number = text.rpartition("/")
         return cls(topic, int(number))
+
+
+def is_place(name: str) -> bool:
+    """Return whether a partition's name is one that this source gives.
+
+    >>> is_place("otlp_spans/3"), is_place("intake")
+    (True, False)
+    """
+    topic, _, number = name.rpartition("/")
+    return bool(topic) and number.isascii() and number.isdigit()
 
 
 @dataclass(slots=True)

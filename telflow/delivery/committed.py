@@ -64,6 +64,14 @@ class CommittedStates:
         # Written by the engine of this flow, which unpickles it too when it resumes.
         return None if state is None else pickle.loads(base64.b64decode(state))  # noqa: S301
 
+    def keys(self, step_id: str) -> list[str]:
+        """Return the keys of a step that a resume may find state for; none before the first execution.
+
+        Raises:
+            TelflowError: The recovery files cannot be read.
+        """
+        return list(self._ask(step_id, None)[1])
+
     def resume_epoch(self) -> int | None:
         """Return the epoch that a resume would begin with; None before the first execution."""
         epoch = self._ask("", "")[0]
@@ -74,7 +82,7 @@ class CommittedStates:
         with self._asking:
             self._stop()
 
-    def _ask(self, step_id: str, key: str) -> list[Any]:
+    def _ask(self, step_id: str, key: str | None) -> list[Any]:
         question = json.dumps([str(self._recovery_dir.absolute()), step_id, key])
         with self._asking:
             line = self._exchange(question) or self._exchange(question)  # once more if it was killed

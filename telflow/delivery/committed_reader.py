@@ -2,7 +2,8 @@
 
 It is run by its path, without the packages of the environment, and imports nothing but the standard library: it takes
 a few megabytes. A request is one line of JSON, `[folder, step id, key]`; the answer is one line, `[resume epoch,
-snapshot in base64]`, null where there is none, or `{"error": text}`.
+snapshot in base64]`, null where there is none, or `{"error": text}`. Where the key is null it is `[resume epoch, list
+of the step's keys]`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-__all__ = ["committed", "main"]
+__all__ = ["committed", "keys", "main"]
 
 
 def committed(folder: Path, step_id: str, key: str) -> tuple[int | None, bytes | None]:
@@ -30,16 +31,7 @@ def committed(folder: Path, step_id: str, key: str) -> tuple[int | None, bytes |
         key: The state's key, for a source or a sink the partition's name.
     """
     with ExitStack() as stack:
-        parts = []
-        for path in sorted(folder.glob("part-*.sqlite3")):
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            stack.enter_context(closing(connection))
-            connection.execute("PRAGMA busy_timeout=5000")
-            # What is seen of each file is settled before the epoch is reckoned. What is written meanwhile can then make
-            # the answer too old, never too new.
-            connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM fronts").fetchone()
-            parts.append(connection)
+        parts = _open(folder, stack)
         epoch = _resume_epoch(parts)
         if epoch is None:
             return None, None
@@ -49,6 +41,36 @@ def committed(folder: Path, step_id: str, key: str) -> tuple[int | None, bytes |
         )
         found = [row for part in parts for row in part.execute(query, (step_id, key, epoch))]
         return epoch, max(found)[1] if found else None
+
+
+def keys(folder: Path, step_id: str) -> tuple[int | None, list[str]]:
+    """Return the epoch a resume would begin with, and the keys of a step that have had state before it.
+
+    Args:
+        folder: The recovery folder.
+        step_id: Full id of the step, the flow's id first.
+    """
+    with ExitStack() as stack:
+        parts = _open(folder, stack)
+        epoch = _resume_epoch(parts)
+        if epoch is None:
+            return None, []
+        query = "SELECT DISTINCT state_key FROM snaps WHERE step_id = ? AND snap_epoch < ?"
+        return epoch, sorted({key for part in parts for (key,) in part.execute(query, (step_id, epoch))})
+
+
+def _open(folder: Path, stack: ExitStack) -> list[sqlite3.Connection]:
+    parts = []
+    for path in sorted(folder.glob("part-*.sqlite3")):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        stack.enter_context(closing(connection))
+        connection.execute("PRAGMA busy_timeout=5000")
+        # What is seen of each file is settled before the epoch is reckoned. What is written meanwhile can then make
+        # the answer too old, never too new.
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM fronts").fetchone()
+        parts.append(connection)
+    return parts
 
 
 def _resume_epoch(parts: list[sqlite3.Connection]) -> int | None:
@@ -72,8 +94,11 @@ def main() -> None:
         folder, step_id, key = json.loads(line)
         answer: object
         try:
-            epoch, state = committed(Path(folder), step_id, key)
-            answer = [epoch, None if state is None else base64.b64encode(state).decode()]
+            if key is None:
+                answer = keys(Path(folder), step_id)
+            else:
+                epoch, state = committed(Path(folder), step_id, key)
+                answer = [epoch, None if state is None else base64.b64encode(state).decode()]
         except sqlite3.Error as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)  # noqa: T201 - this is the answer

@@ -46,6 +46,13 @@ def gateway(broker: Broker, folder: Path, reads: str, writes: str, ledger: Ledge
     return Gateway(GatewaySettings.model_validate_json(json.dumps(settings)), ledger=ledger)
 
 
+def stop_when_written(broker: Broker, topic: str, wanted: int, running: Gateway) -> None:
+    deadline = time.monotonic() + 60
+    while sum(broker.end(topic)) < wanted and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.drain.request()
+
+
 def test_kafka_to_kafka(broker: Broker, tmp_path: Path) -> None:
     """What comes in under a tenant goes out redacted under it; a stop commits its offsets, a second run reads on."""
     reads = broker.create(f"in-{next(_NUMBERS)}")
@@ -57,14 +64,7 @@ def test_kafka_to_kafka(broker: Broker, tmp_path: Path) -> None:
         broker.send(reads, value, headers=[("tenant", b"acme")])
         running = gateway(broker, tmp_path, reads, writes, ledger)
         running.start()
-
-        def stop_when_written(running: Gateway = running, wanted: int = run + 1) -> None:
-            deadline = time.monotonic() + 60
-            while sum(broker.end(writes)) < wanted and time.monotonic() < deadline:
-                time.sleep(0.02)
-            running.drain.request()
-
-        stopper = threading.Thread(target=stop_when_written)
+        stopper = threading.Thread(target=stop_when_written, args=(broker, writes, run + 1, running))
         stopper.start()
         running.run()
         stopper.join()
@@ -76,6 +76,28 @@ def test_kafka_to_kafka(broker: Broker, tmp_path: Path) -> None:
     assert "example.com" not in str(bodies)
     counts = {(row.outcome, row.tenant): row.count for row in ledger.rows()}
     assert counts == {(Outcome.RECEIVED, "acme"): 6, (Outcome.DELIVERED, "acme"): 6}
+
+
+def test_kafka_switched_off_and_on_again(broker: Broker, tmp_path: Path) -> None:
+    """A run without the receiver starts in the same folder, keeps its place in the topic, and the next one reads on."""
+    reads, writes = broker.create(f"in-{next(_NUMBERS)}"), broker.create(f"out-{next(_NUMBERS)}")
+    value = encode(batch_from_message(request_message(Signal.LOGS, 3), Signal.LOGS, None))
+    for written, on in ((1, True), (1, False), (2, True)):
+        ledger = Ledger()
+        running = gateway(broker, tmp_path, reads, writes, ledger)
+        if not on:
+            receivers = running.settings.receivers.model_copy(update={"kafka": None})
+            running = Gateway(running.settings.model_copy(update={"receivers": receivers}), ledger=ledger)
+        if written == 1:
+            broker.send(reads, value)
+        running.start()
+        stopper = threading.Thread(target=stop_when_written, args=(broker, writes, written, running))
+        stopper.start()
+        running.run()
+        stopper.join()
+        assert sum(broker.end(writes)) == written
+        received = sum(row.count for row in ledger.rows() if row.outcome is Outcome.RECEIVED)
+        assert received == (3 if on else 0)
 
 
 def test_reading_from_kafka_needs_a_place_for_offsets() -> None:
