@@ -20,6 +20,7 @@ from typing_extensions import override
 from bench.payloads import payload
 from connectors.intake_source import IntakeSource
 from connectors.kafka import KafkaReceiverSettings, KafkaSource
+from connectors.kafka.settings import LogsTopicsSettings
 from connectors.merged_source import MergedSource
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger
@@ -177,7 +178,11 @@ def test_polls_are_few_beside_kafka(broker: Broker) -> None:
     topic = broker.create(f"idle-{next(_NUMBERS)}", 2)
     kafka = KafkaSource(
         KafkaReceiverSettings(
-            brokers=(broker.address,), group_id=topic, traces=None, metrics=None, logs={"topics": (topic,)}
+            brokers=(broker.address,),
+            group_id=topic,
+            traces=None,
+            metrics=None,
+            logs=LogsTopicsSettings(topics=(topic,)),
         ),
         ledger=Ledger(),
     )
@@ -201,7 +206,7 @@ def test_data_of_both_arrives_and_kafka_does_not_wait_for_the_intake(broker: Bro
             max_batch_bytes=1024,
             traces=None,
             metrics=None,
-            logs={"topics": (topic,)},
+            logs=LogsTopicsSettings(topics=(topic,)),
         ),
         ledger=Ledger(),
     )
