@@ -180,3 +180,33 @@ def first_difference(left: pa.RecordBatch, right: pa.RecordBatch) -> int | None:
 
 def count_bytes(batch: pa.RecordBatch) -> int:
     """Bytes of Arrow buffers that the rows occupy."""
+
+# trace_slots.rs
+
+class TraceSlots:
+    """Distinct traces, each with a slot; `telflow.sampling.trace_index.TraceIndex` is the one to use.
+
+    Traces are given as columns without nulls and of one length: both words of the trace id, and a number for the
+    tenant. The `int64` in calls is `pyarrow.int64()`.
+    """
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def high(self) -> int:
+        """All slots are below."""
+
+    def find(
+        self, high: pa.UInt64Array, low: pa.UInt64Array, tenant: pa.UInt32Array, int64: pa.DataType
+    ) -> pa.Int64Array:
+        """The slot of each row's trace, -1 where it is not known."""
+
+    def admit(
+        self, high: pa.UInt64Array, low: pa.UInt64Array, tenant: pa.UInt32Array, int64: pa.DataType
+    ) -> pa.Int64Array:
+        """The slot of each row's trace; new traces get one, in the order of the rows."""
+
+    def remove(
+        self, high: pa.UInt64Array, low: pa.UInt64Array, tenant: pa.UInt32Array, int64: pa.DataType
+    ) -> pa.Int64Array:
+        """Forget traces; the slots they had, -1 for those that were not known."""

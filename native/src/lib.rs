@@ -20,6 +20,7 @@ mod rows;
 mod schema;
 mod screen;
 mod text;
+mod trace_slots;
 mod wire;
 
 use pyo3::prelude::*;
@@ -39,5 +40,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     redact::register(m)?;
     rows::register(m)?;
     attribute_values::register(m)?;
-    attributes::register(m)
+    attributes::register(m)?;
+    trace_slots::register(m)
 }

@@ -62,7 +62,7 @@ class HeldSpans:
         self._here[places] = False
         kept = self._kept(places, verdicts, step_id, ledger)
         left = np.flatnonzero(self._here)
-        if 4 * len(left) <= self._batch.num_rows:
+        if left.size and 4 * len(left) <= self._batch.num_rows:
             self._shrink(left)
         return kept
 

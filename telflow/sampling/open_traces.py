@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from telflow.sampling.decider import TraceFacts
-from telflow.sampling.trace_index import Ints, TraceIndex, TraceKeys
+from telflow.sampling.trace_index import Ints, TraceKeys
 from telflow.sampling.trace_state import UNKNOWN, Words, randomness
+from telflow.sampling.trace_table import Columns, TraceTable
 
 __all__ = ["OpenTraces"]
 
 _FAR = 2**63 - 1
-_NEW: dict[str, tuple[type, int]] = {
+_COLUMNS: Columns = {
     "deadline": (np.int64, _FAR),
     "spans": (np.int64, 0),
     "start": (np.uint64, UNKNOWN),
@@ -23,105 +24,126 @@ _NEW: dict[str, tuple[type, int]] = {
     "bits": (np.uint64, 0),
     "explicit": (np.uint64, UNKNOWN),
 }
-"""Columns, their types and what a trace without spans has there."""
 
 
 class OpenTraces:
-    """Traces by place (see `TraceIndex`); a lower place was opened earlier."""
+    """Open traces by slot (see `TraceTable`).
+
+    >>> traces = OpenTraces()
+    >>> words = np.array([7, 8, 7], np.uint64)
+    >>> slots = traces.open(TraceKeys(words, words, np.zeros(3, np.uint32)))
+    >>> traces.add(slots, 5, start=words, end=words, bits=words, explicit=None)
+    >>> [(tick, traces.facts(due).spans.tolist()) for tick, due in traces.due(5)]
+    [(5, [2, 1])]
+    """
 
     def __init__(self) -> None:
-        self._index = TraceIndex()
-        self._columns: dict[str, npt.NDArray[Any]] = {
-            name: np.full(0, value, dtype) for name, (dtype, value) in _NEW.items()
-        }
+        self._table = TraceTable(_COLUMNS)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._table)
 
     @property
-    def keys(self) -> TraceKeys:
-        """What identifies each trace."""
-        return self._index.keys
+    def high(self) -> int:
+        """All slots are below."""
+        return self._table.high
 
     @property
     def deadline(self) -> Ints:
-        """In which tick each trace is to be decided."""
-        return self._columns["deadline"]
+        """In which tick each trace is to be decided, by slot; where there is no trace, never."""
+        return self._table["deadline"]
 
     @property
     def spans(self) -> Ints:
-        """Number of spans of each trace."""
-        return self._columns["spans"]
+        """Number of spans of each trace, by slot; 0 where there is no trace."""
+        return self._table["spans"]
+
+    def find(self, keys: TraceKeys) -> Ints:
+        """Return the slot of each row's trace, -1 where it is not open."""
+        return self._table.find(keys)
+
+    def open(self, keys: TraceKeys) -> Ints:
+        """Open traces that are not; one may be given several times. Return their slots."""
+        return self._table.admit(keys)
 
     def add(  # noqa: PLR0917 - columns
-        self,
-        keys: TraceKeys,
-        came: Ints,
-        deadlines: Ints,
-        spans: Ints,
-        start: Words,
-        end: Words,
-        bits: Words,
-        explicit: Words | None,
-    ) -> Ints:
-        """Add to traces what came of them, opening those that are not; return their places. One value per trace each.
+        self, slots: Ints, deadline: int, start: Words, end: Words, bits: Words, explicit: Words | None
+    ) -> None:
+        """Add spans to their traces; one value per span each.
 
         Args:
-            keys: The traces.
-            came: In what order they came.
-            deadlines: In which tick each wants to be decided; the earliest wish holds.
-            spans: Number of spans.
-            start: Start of the first, Unix nanoseconds.
-            end: End of the last, Unix nanoseconds.
+            slots: Of their traces.
+            deadline: In which tick all these traces want to be decided; the earliest wish holds.
+            start: Start, Unix nanoseconds.
+            end: End, Unix nanoseconds.
             bits: Of `Predicates`.
-            explicit: Randomness that the trace state gives; None when none of them does.
+            explicit: Randomness that the trace state gives; None when none of them does. Of several the lowest holds:
+                spans of a trace agree, unless somebody errs, and then it must not depend on their order.
         """
-        places = self._index.admit(keys, came)
-        self._grow()
-        columns = self._columns
-        # A trace may be given more than once, see `TraceKeys.firsts`.
-        np.minimum.at(columns["deadline"], places, deadlines)
-        np.add.at(columns["spans"], places, spans)
-        np.minimum.at(columns["start"], places, start)
-        np.maximum.at(columns["end"], places, end)
-        np.bitwise_or.at(columns["bits"], places, bits)
+        table = self._table
+        self.hasten(slots, deadline)
+        table["spans"][:] += np.bincount(slots, minlength=table.high)
+        np.minimum.at(table["start"], slots, start)
+        np.maximum.at(table["end"], slots, end)
         if explicit is not None:
-            np.minimum.at(columns["explicit"], places, explicit)
-        return places
+            np.minimum.at(table["explicit"], slots, explicit)
+        # A bit at a time: of the rows of one trace each writes the same then, so it does not matter which comes last.
+        column = table["bits"]
+        left = int(np.bitwise_or.reduce(bits)) if len(bits) else 0
+        while left:
+            bit = np.uint64(left & -left)
+            column[slots[(bits & bit) != 0]] |= bit
+            left &= left - 1
 
-    def facts(self, places: Ints) -> TraceFacts:
-        """Return what is known of some traces."""
-        columns, keys = self._columns, self.keys
+    def hasten(self, slots: Ints, deadline: int) -> None:
+        """Let traces be decided in this tick at the latest."""
+        column = self._table["deadline"]
+        column[slots] = np.minimum(column[slots], deadline)
+
+    def due(self, tick: int) -> Iterator[tuple[int, Ints]]:
+        """Yield the ticks until `tick` in which traces are due, with these, the oldest first."""
+        slots = np.flatnonzero(self.deadline <= tick)
+        deadlines = self.deadline[slots]
+        for number in np.unique(deadlines).tolist():
+            yield number, self._table.in_order(slots[deadlines == number])
+
+    def by_age(self, slots: Ints | None = None) -> Ints:
+        """Return the slots of traces, or of all, the one opened first before the others."""
+        return self._table.in_order(slots)
+
+    def keys(self, slots: Ints) -> TraceKeys:
+        """Return what identifies traces."""
+        return self._table.keys(slots)
+
+    def facts(self, slots: Ints) -> TraceFacts:
+        """Return what is known of traces."""
+        table = self._table
         return TraceFacts(
-            randomness=randomness(keys.low[places], columns["explicit"][places]),
-            tenant=keys.tenant[places],
-            bits=columns["bits"][places],
-            spans=columns["spans"][places],
-            start_unix_nano=columns["start"][places],
-            end_unix_nano=columns["end"][places],
+            randomness=randomness(table["low"][slots], table["explicit"][slots]),
+            tenant=table["tenant"][slots],
+            bits=table["bits"][slots],
+            spans=table["spans"][slots],
+            start_unix_nano=table["start"][slots],
+            end_unix_nano=table["end"][slots],
         )
 
-    def keep(self, places: Ints) -> None:
-        """Forget all other traces: the trace at ``places[i]``, ascending, gets the place ``i``."""
-        self._index.keep(places)
-        self._columns = {name: column[places] for name, column in self._columns.items()}
+    def close(self, slots: Ints) -> None:
+        """Forget traces."""
+        self._table.remove(slots)
 
     def rescale(self, before: int, after: int) -> None:
         """Let deadlines, which were ticks of `before` nanoseconds, be ticks of `after` nanoseconds."""
-        self._columns["deadline"] = -(-self._columns["deadline"] * before // after)
+        slots = self.by_age()
+        self.deadline[slots] = -(-self.deadline[slots] * before // after)
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain data that later changes do not touch."""
-        return {"index": self._index.state(), **{name: column.copy() for name, column in self._columns.items()}}
+    def state(self, order: Ints) -> dict[str, npt.NDArray[Any]]:
+        """Return everything as plain data that later changes do not touch.
 
-    def restore(self, state: Mapping[str, Any], bits: Words) -> None:
+        Args:
+            order: What `by_age` returned; after `restore` the trace at place i of it has the slot i.
+        """
+        return self._table.state(order)
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]], bits: Words) -> None:
         """Take over what `state` returned, with the bits of today's predicates."""
-        self._index.restore(state["index"])
-        self._columns = {name: state[name].copy() for name in _NEW} | {"bits": bits}
-
-    def _grow(self) -> None:
-        for name, (dtype, value) in _NEW.items():
-            column = self._columns[name]
-            new = len(self) - len(column)
-            if new:
-                self._columns[name] = np.concatenate([column, np.full(new, value, dtype)])
+        self._table.restore({**state, "bits": bits})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,107 +11,204 @@ import numpy.typing as npt
 
 from telflow.sampling.span_facts import Rows, SpanFacts
 from telflow.sampling.trace_index import Ints
-from telflow.sampling.trace_state import UNKNOWN, Words
+from telflow.sampling.trace_state import Words
 
-__all__ = ["PENDING", "Released", "Segments"]
+__all__ = ["Decided", "Released", "Segments"]
 
 Released: TypeAlias = tuple[str, Rows, Words]
 """A segment, row numbers of some of its spans, and a verdict on each."""
 
-PENDING = UNKNOWN
-"""Verdict on a span whose trace is open."""
+_GONE = -1
+"""In place of the slot of a trace: the span is decided."""
 
-_COLUMNS: dict[str, type] = {"segment": np.int32, "row": np.uint32, "place": np.int32, "verdict": np.uint64}
+_SPANS: dict[str, type] = {"segment": np.int32, "row": np.uint32, "slot": np.int32}
+_DECIDED: dict[str, type] = {"segment": np.int32, "row": np.uint32, "verdict": np.uint64}
+_SEGMENTS: dict[str, type] = {"bytes": np.int64, "count": np.int64, "left": np.int64, "last_due": np.int64}
+_SMALLEST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Traces that are decided together.
+
+    Attributes:
+        slots: Where they are among the open ones.
+        verdicts: On the spans of each.
+        high: All slots of open traces are below.
+        tick: When.
+        at_once: Whether to let go of everything decided, however small the part.
+    """
+
+    slots: Ints
+    verdicts: Words
+    high: int
+    tick: int
+    at_once: bool = False
 
 
 class Segments:
     """A sampler's spans on hold, by segment, oldest first.
 
-    Spans are let go of in parts that are at least half of what a segment still holds here: where segments are held,
-    each time costs writing what is left of it to the recovery store.
+    Spans are let go of in parts that are at least half of what a segment still holds here, and all together if the
+    others are due in the next tick: where segments are held, each time costs writing what is left of it to the
+    recovery store.
     """
 
     def __init__(self) -> None:
-        # By segment: name, bytes and number of the spans when they came.
-        self._segments: list[tuple[str, int, int]] = []
-        # By span: its segment, its row there, the place of its trace (-1: it is decided), the verdict on it.
-        self._spans: dict[str, npt.NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in _COLUMNS.items()}
+        self._names: list[str] = []
+        # By segment: bytes and number of the spans when they came, how many are left, when the last of them is due.
+        self._segments: dict[str, npt.NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in _SEGMENTS.items()}
+        # By span: its segment, its row there, the slot of its trace. With room for more behind.
+        self._spans: dict[str, npt.NDArray[Any]] = {name: np.empty(_SMALLEST, dtype) for name, dtype in _SPANS.items()}
+        self._count = 0
+        self._gone = 0  # of them, decided
+        # Spans that are decided, but wait for more of their segment; in no order.
+        self._decided: dict[str, npt.NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in _DECIDED.items()}
 
     def __len__(self) -> int:
-        return len(self._spans["row"])
+        return self._count - self._gone + len(self._decided["row"])
 
     @property
     def num_bytes(self) -> int:
-        """About how many bytes the spans take that are still held."""
-        left = np.bincount(self._spans["segment"], minlength=len(self._segments)).tolist()
-        return sum(size * here // count for (_, size, count), here in zip(self._segments, left, strict=True))
+        """About how many bytes the segments take.
 
-    def open(self, segments: Sequence[SpanFacts], places: Ints) -> None:
-        """Add the spans of segments, with the places of their traces, one segment after the other."""
-        first = len(self._segments)
-        self._segments += [(facts.segment, facts.num_bytes, len(facts)) for facts in segments]
-        new = {
-            "segment": np.repeat(np.arange(first, len(self._segments)), [len(facts) for facts in segments]),
-            "row": np.concatenate([facts.rows for facts in segments]),
-            "place": places,
-            "verdict": np.full(len(places), PENDING, np.uint64),
-        }
-        self._spans = {
-            name: np.concatenate([self._spans[name], new[name].astype(dtype)]) for name, dtype in _COLUMNS.items()
-        }
+        A segment takes all of them until a quarter of its spans is left, see `HeldSpans`.
+        """
+        size, count, left = (self._segments[name] for name in ("bytes", "count", "left"))
+        return int(np.where(4 * left > count, size, size * left // np.maximum(count, 1)).sum())
 
-    def decide(self, new_places: Ints, verdicts: Words, *, at_once: bool) -> Iterator[Released]:
-        """Let traces be decided; yield what segments let go of.
+    def open(self, segments: Sequence[SpanFacts], slots: Ints, deadlines: Ints) -> None:
+        """Add the spans of segments, one segment after the other.
 
         Args:
-            new_places: For each place of an open trace its place from now on, -1 when it is decided; and one more -1,
-                which is what the place -1 of a span already decided finds.
-            verdicts: For each place the verdict, or `PENDING`; and one more, of any value.
-            at_once: Whether to let go of everything decided, however small the part.
+            segments: None of them empty.
+            slots: Of the trace of each span.
+            deadlines: In which tick each span is decided at the latest.
         """
-        spans = self._spans
-        before = spans["place"]
-        after = new_places[before].astype(np.int32)
-        decided = after < 0
-        now = np.flatnonzero(decided & (before >= 0))
-        spans["place"] = after
-        if not now.size:
+        first, counts = len(self._names), np.array([len(facts) for facts in segments])
+        self._names += [facts.segment for facts in segments]
+        new = {
+            "bytes": np.array([facts.num_bytes for facts in segments]),
+            "count": counts,
+            "left": counts,
+            "last_due": np.maximum.reduceat(deadlines, np.cumsum(counts) - counts),
+        }
+        self._segments = {name: np.concatenate([column, new[name]]) for name, column in self._segments.items()}
+        count = self._count + len(slots)
+        if count > len(self._spans["row"]):
+            self._make_room(count)
+        here = slice(self._count, count)
+        self._spans["segment"][here] = np.repeat(np.arange(first, len(self._names)), counts)
+        self._spans["row"][here] = np.concatenate([facts.rows for facts in segments])
+        self._spans["slot"][here] = slots
+        self._count = count
+
+    def decide(self, decided: Decided) -> Iterator[Released]:
+        """Let traces be decided; yield what segments let go of."""
+        new = self._part_with(decided)
+        if not len(new["row"]):
             return
-        spans["verdict"] = spans["verdict"].copy()  # a state may still show what was
-        spans["verdict"][now] = verdicts[before[now]]
-        count = len(self._segments)
-        all_of = np.bincount(spans["segment"], minlength=count)
-        done_of = np.bincount(spans["segment"][decided], minlength=count)
-        ready = (done_of > 0) & (at_once | (2 * done_of >= all_of))
-        going = decided & ready[spans["segment"]]
-        rows = np.flatnonzero(going)
-        ends = np.cumsum(np.where(ready, done_of, 0)[ready]).tolist()
+        # Segment by segment: a stable sort of what is nearly so costs little.
+        some = {name: np.concatenate([column, new[name]]) for name, column in self._decided.items()}
+        order = np.argsort(some["segment"], kind="stable")
+        some = {name: column[order] for name, column in some.items()}
+        left = self._segments["left"]
+        done = np.bincount(some["segment"], minlength=len(left))
+        ready = (done > 0) & (decided.at_once | (2 * done >= left))
+        if not decided.at_once:
+            ready &= (done == left) | (self._segments["last_due"] > decided.tick + 1)
+        going = ready[some["segment"]]
+        self._decided = {name: column[~going] for name, column in some.items()}
+        rows, verdicts = some["row"][going], some["verdict"][going]
+        released = np.flatnonzero(ready)
+        left[released] -= done[released]
+        names = [self._names[number] for number in released.tolist()]
+        if 2 * self._gone > self._count:
+            self._tidy()
         start = 0
-        for number, end in zip(np.flatnonzero(ready).tolist(), ends, strict=True):
-            some = rows[start:end]
-            yield self._segments[number][0], spans["row"][some], spans["verdict"][some]
-            start = end
-        self._keep(np.flatnonzero(~going))
+        for name, count in zip(names, done[released].tolist(), strict=True):
+            yield name, rows[start : start + count], verdicts[start : start + count]
+            start += count
 
     def places_in(self, names: Mapping[str, Any]) -> Iterator[tuple[str, Rows, Ints]]:
-        """Yield the segments among `names`: row numbers of their spans here, and the places of their traces."""
-        bounds = np.searchsorted(self._spans["segment"], np.arange(len(self._segments) + 1)).tolist()
-        for number, (name, _, _) in enumerate(self._segments):
+        """Yield the segments among `names`: row numbers of their spans here, and the slots of their traces.
+
+        The slot is -1 where the trace is decided.
+        """
+        spans = {name: column[: self._count] for name, column in self._spans.items()}
+        bounds = np.searchsorted(spans["segment"], np.arange(len(self._names) + 1)).tolist()
+        for number, name in enumerate(self._names):
             here = slice(bounds[number], bounds[number + 1])
             if name in names:
-                yield name, self._spans["row"][here], self._spans["place"][here]
+                yield name, spans["row"][here], spans["slot"][here]
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain data that later changes do not touch."""
-        return {"segments": list(self._segments), "spans": dict(self._spans)}
+    def state(self, places: Ints) -> dict[str, Any]:
+        """Return everything as plain data that later changes do not touch.
+
+        Args:
+            places: For each slot where its trace is in the state of the open traces.
+        """
+        self._tidy()
+        spans = {name: column[: self._count] for name, column in self._spans.items()}
+        return {
+            "names": list(self._names),
+            "segments": {name: column.copy() for name, column in self._segments.items()},
+            "held": np.bincount(spans["segment"], minlength=len(self._names)),
+            "row": spans["row"].copy(),
+            "place": places[spans["slot"]].astype(np.int32),
+            "decided": dict(self._decided),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        self._segments = list(state["segments"])
-        self._spans = dict(state["spans"])
+        """Take over what `state` returned; open traces have the slots that their state gives them."""
+        self._names = list(state["names"])
+        self._segments = {name: state["segments"][name].copy() for name in _SEGMENTS}
+        self._decided = dict(state["decided"])
+        self._count, self._gone = len(state["row"]), 0
+        self._spans = {
+            "segment": np.repeat(np.arange(len(self._names), dtype=np.int32), state["held"]),
+            "row": state["row"].copy(),
+            "slot": state["place"].copy(),
+        }
 
-    def _keep(self, rows: Ints) -> None:
-        self._spans = {name: column[rows] for name, column in self._spans.items()}
-        used = np.bincount(self._spans["segment"], minlength=len(self._segments)) > 0
-        self._spans["segment"] = (np.cumsum(used) - 1).astype(np.int32)[self._spans["segment"]]
-        self._segments = [self._segments[number] for number in np.flatnonzero(used).tolist()]
+    def rescale(self, before: int, after: int) -> None:
+        """Let what is due in ticks of `before` nanoseconds be due in ticks of `after` nanoseconds."""
+        self._segments["last_due"] = -(-self._segments["last_due"] * before // after)
+
+    def _part_with(self, decided: Decided) -> dict[str, npt.NDArray[Any]]:
+        """Return the spans of traces decided now, and strike them out here."""
+        # One more: what the slot of a span decided before, -1, finds.
+        is_decided = np.zeros(decided.high + 1, bool)
+        is_decided[decided.slots] = True
+        spans = {name: column[: self._count] for name, column in self._spans.items()}
+        found = np.flatnonzero(is_decided[spans["slot"]])
+        verdict_of = np.empty(decided.high, np.uint64)
+        verdict_of[decided.slots] = decided.verdicts
+        new = {
+            "segment": spans["segment"][found],
+            "row": spans["row"][found],
+            "verdict": verdict_of[spans["slot"][found]],
+        }
+        spans["slot"][found] = _GONE
+        self._gone += len(found)
+        return new
+
+    def _tidy(self) -> None:
+        """Forget spans that are decided and segments that hold nothing any more."""
+        here = np.flatnonzero(self._spans["slot"][: self._count] != _GONE)
+        used = np.flatnonzero(self._segments["left"])
+        numbers = np.zeros(len(self._names), np.int32)
+        numbers[used] = np.arange(len(used))
+        for name, column in self._spans.items():
+            column[: len(here)] = numbers[column[here]] if name == "segment" else column[here]
+        self._decided["segment"] = numbers[self._decided["segment"]]
+        self._count, self._gone = len(here), 0
+        self._names = [self._names[number] for number in used.tolist()]
+        self._segments = {name: column[used] for name, column in self._segments.items()}
+
+    def _make_room(self, count: int) -> None:
+        size = max(count, 2 * len(self._spans["row"]))
+        for name, dtype in _SPANS.items():
+            column: npt.NDArray[Any] = np.empty(size, dtype)
+            column[: self._count] = self._spans[name][: self._count]
+            self._spans[name] = column

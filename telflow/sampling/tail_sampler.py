@@ -24,7 +24,7 @@ from telflow.sampling.decision_cache import DecisionCache
 from telflow.sampling.functions import CompleteTraces, TraceFunction, ask_function
 from telflow.sampling.held_spans import NEVER_EARLY, NEVER_LATE, HeldSpans
 from telflow.sampling.open_traces import OpenTraces
-from telflow.sampling.segments import PENDING, Released, Segments
+from telflow.sampling.segments import Decided, Released, Segments
 from telflow.sampling.settings import TailSamplingSettings
 from telflow.sampling.span_facts import SpanFacts
 from telflow.sampling.trace_index import Ints, TraceKeys
@@ -32,7 +32,7 @@ from telflow.sampling.trace_state import NEVER, UNKNOWN, Words
 
 __all__ = ["Sampled", "TailSampler"]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _FLUSH_ROWS = 16_384
 _KEPT_WHEN_FULL = 0.9
 
@@ -152,26 +152,25 @@ class TailSampler:
         if not pending:
             return
         keys = self._keys(pending)
-        # What follows is done once per trace, not once per span: spans of a trace stand together in this order.
-        order = np.argsort(keys.hash)
-        firsts = keys.firsts(order)
-        traces = keys.at(order[firsts])
-        verdicts = self._cache.get(traces, self._tick)
-        late = verdicts != UNKNOWN
-        if late.any():
-            sizes = np.diff(firsts, append=len(order))
-            is_late = np.empty(len(order), bool)
-            is_late[order] = np.repeat(late, sizes)
-            of_span = np.empty(len(order), np.uint64)
-            of_span[order] = np.repeat(np.where(verdicts == NEVER, np.uint64(NEVER_LATE), verdicts), sizes)
-            pending = list(self._part_with_late(pending, is_late, of_span, out))
-            order = (np.cumsum(~is_late) - 1)[order[~is_late[order]]]
-            traces, sizes = traces.at(~late), sizes[~late]
-            firsts = np.cumsum(sizes) - sizes
-        if len(order):
-            places = np.empty(len(order), np.int64)
-            places[order] = np.repeat(self._join(pending, traces, order, firsts), np.diff(firsts, append=len(order)))
-            self._segments.open([facts for facts in pending if len(facts)], places)
+        slots = self._traces.find(keys)
+        unknown = np.flatnonzero(slots < 0)
+        if unknown.size:
+            new = keys.at(unknown)
+            verdicts = self._cache.get(new, self._tick)
+            late = verdicts != UNKNOWN
+            slots = slots.copy()
+            if late.any():
+                is_late, of_span = np.zeros(len(slots), bool), np.empty(len(slots), np.uint64)
+                is_late[unknown[late]] = True
+                of_span[unknown] = np.where(verdicts == NEVER, np.uint64(NEVER_LATE), verdicts)
+                pending = list(self._part_with_late(pending, is_late, of_span, out))
+                new, slots = new.at(~late), slots[~is_late]
+                unknown = np.flatnonzero(slots < 0)
+            slots[unknown] = self._traces.open(new)
+        if len(slots):
+            self._join(pending, slots)
+            here = [facts for facts in pending if len(facts)]
+            self._segments.open(here, slots, self._traces.deadline[slots])
             self._keep_bounds(out)
 
     @staticmethod
@@ -187,96 +186,81 @@ class TailSampler:
             else:
                 yield facts
 
-    def _join(self, pending: list[SpanFacts], traces: TraceKeys, order: Ints, firsts: Ints) -> Ints:
-        """Add spans to their traces, opening those that are not; return the place of each trace.
-
-        Args:
-            pending: Facts about the spans.
-            traces: The traces.
-            order: The spans in an order in which those of a trace stand together.
-            firsts: Where in this order each trace begins.
-        """
-        deadlines = np.full(len(traces.hash), self._tick + self._wait)
-        if self._wait_after_root is not None:
-            roots = np.concatenate([facts.root for facts in pending])
-            has_root = np.logical_or.reduceat(roots[order], firsts)
-            deadlines[has_root] = np.minimum(self._tick + self._wait_after_root, self._tick + self._wait)
+    def _join(self, pending: list[SpanFacts], slots: Ints) -> None:
+        """Add spans to their traces, whose slots are given."""
         explicit = None
         if any(facts.explicit is not None for facts in pending):
             given = [np.full(len(f), UNKNOWN, np.uint64) if f.explicit is None else f.explicit for f in pending]
-            # Of several the lowest: spans of a trace agree, unless somebody errs, and then it must not depend on order.
-            explicit = np.minimum.reduceat(np.concatenate(given)[order], firsts)
-        return self._traces.add(
-            traces,
-            np.minimum.reduceat(order, firsts),
-            deadlines,
-            np.diff(firsts, append=len(order)),
-            np.minimum.reduceat(np.concatenate([facts.start for facts in pending])[order], firsts),
-            np.maximum.reduceat(np.concatenate([facts.end for facts in pending])[order], firsts),
-            np.bitwise_or.reduceat(np.concatenate([facts.bits for facts in pending])[order], firsts),
-            explicit,
+            explicit = np.concatenate(given)
+        self._traces.add(
+            slots,
+            self._tick + self._wait,
+            start=np.concatenate([facts.start for facts in pending]),
+            end=np.concatenate([facts.end for facts in pending]),
+            bits=np.concatenate([facts.bits for facts in pending]),
+            explicit=explicit,
         )
+        if self._wait_after_root is not None:
+            roots = np.concatenate([facts.root for facts in pending])
+            self._traces.hasten(slots[roots], self._tick + self._wait_after_root)
 
     def _keys(self, pending: list[SpanFacts]) -> TraceKeys:
         tenants = []
         for facts in pending:
             numbers = [self._tenants.setdefault(name, len(self._tenants)) for name in facts.tenants]
-            tenants.append(np.array(numbers, np.uint64)[facts.tenant])
+            tenants.append(np.array(numbers, np.uint32)[facts.tenant])
         high = np.concatenate([facts.high for facts in pending])
-        return TraceKeys.of(high, np.concatenate([facts.low for facts in pending]), np.concatenate(tenants))
+        return TraceKeys(high, np.concatenate([facts.low for facts in pending]), np.concatenate(tenants))
 
     def _decide_due(self, tick: int, out: Sampled) -> None:
-        deadlines = self._traces.deadline
-        due = np.unique(deadlines[deadlines <= tick])
-        for number in due.tolist():
-            self._decide(np.flatnonzero(self._traces.deadline == number), number, out)
+        for number, slots in self._traces.due(tick):
+            self._decide(slots, number, out)
 
     def _keep_bounds(self, out: Sampled) -> None:
         """Decide early what is beyond the bounds: traces that are too large, then the oldest."""
         large = np.flatnonzero(self._traces.spans > self._settings.max_spans_per_trace)
         if large.size:
-            self._decide(large, self._tick, out, early=True)
+            self._decide(self._traces.by_age(large), self._tick, out, early=True)
         surplus = 0
         if len(self._traces) > self._max_traces:
             surplus = len(self._traces) - int(self._max_traces * _KEPT_WHEN_FULL)
         held = self._segments.num_bytes
         if held > self._max_bytes and len(self._traces):
             # The mean size of a span stands for the size of each: what counts is that enough goes.
-            cumulated = np.cumsum(self._traces.spans)
+            cumulated = np.cumsum(self._traces.spans[self._traces.by_age()])
             share = 1 - self._max_bytes * _KEPT_WHEN_FULL / held
             surplus = max(surplus, int(np.searchsorted(cumulated, share * cumulated[-1])) + 1)
         if surplus:
-            self._decide(np.arange(min(surplus, len(self._traces))), self._tick, out, early=True)
+            self._decide(self._traces.by_age()[:surplus], self._tick, out, early=True)
 
-    def _decide(self, places: Ints, tick: int, out: Sampled, *, early: bool = False) -> None:
-        """Decide about open traces and let them go."""
+    def _decide(self, slots: Ints, tick: int, out: Sampled, *, early: bool = False) -> None:
+        """Decide about open traces, the oldest first, and let them go."""
         traces = self._traces
-        facts = traces.facts(places)
-        thresholds = self._decider.thresholds(facts, tick * self._interval / 1e9, self._asker(places))
+        facts = traces.facts(slots)
+        thresholds = self._decider.thresholds(facts, tick * self._interval / 1e9, self._asker(slots))
         decision = np.where(facts.randomness >= thresholds, thresholds, np.uint64(NEVER))
-        self._cache.put(traces.keys.at(places), decision, max(tick, self._tick))
-        verdicts = np.full(len(traces) + 1, PENDING, np.uint64)
-        verdicts[places] = np.where(decision == NEVER, np.uint64(NEVER_EARLY), decision) if early else decision
-        open_ = np.ones(len(traces), bool)
-        open_[places] = False
-        new_places = np.append(np.where(open_, np.cumsum(open_) - 1, -1), -1)
-        out.released += self._segments.decide(new_places, verdicts, at_once=early)
-        traces.keep(np.flatnonzero(open_))
+        self._cache.put(traces.keys(slots), decision, max(tick, self._tick))
+        verdicts = np.where(decision == NEVER, np.uint64(NEVER_EARLY), decision) if early else decision
+        out.released += self._segments.decide(Decided(slots, verdicts, traces.high, tick, at_once=early))
+        traces.close(slots)
         if early:
-            out.early += len(places)
+            out.early += len(slots)
 
-    def _asker(self, places: Ints) -> AskFunction | None:
+    def _asker(self, slots: Ints) -> AskFunction | None:
         if not self._functions:
             return None
-        numbers = np.full(len(self._traces) + 1, -1)
-        numbers[places] = np.arange(len(places))
+        numbers = np.full(self._traces.high + 1, -1)
+        numbers[slots] = np.arange(len(slots))
         here = self._segments.places_in(self.held)
         parts = [(self.held[name], rows, numbers[of_span]) for name, rows, of_span in here]
-        complete = CompleteTraces(parts, len(places))
+        complete = CompleteTraces(parts, len(slots))
         return lambda name: ask_function(self._step_id, self._functions, name, complete)
 
     def state(self) -> dict[str, Any]:
         """Return all but the spans held elsewhere, as plain, versioned data that later changes do not touch."""
+        order = self._traces.by_age()
+        places = np.full(self._traces.high, -1)
+        places[order] = np.arange(len(order))
         return {
             "version": _STATE_VERSION,
             "clock": self._clock.state(),
@@ -286,8 +270,8 @@ class TailSampler:
             "pending": [facts.state() for facts in self._pending],
             "predicates": list(self._decider.predicates.names),
             "budgets": self._decider.state(),
-            "traces": self._traces.state(),
-            "segments": self._segments.state(),
+            "traces": self._traces.state(order),
+            "segments": self._segments.state(places),
             "cache": self._cache.state(),
             "count": self._count,
             "held": {name: held.state() for name, held in self.held.items()},
@@ -323,6 +307,7 @@ class TailSampler:
         if state["interval"] != self._interval:
             self._tick = self._tick * state["interval"] // self._interval
             self._traces.rescale(state["interval"], self._interval)
+            self._segments.rescale(state["interval"], self._interval)
 
 
 def _nanos(duration: timedelta) -> int:

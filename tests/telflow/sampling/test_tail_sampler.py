@@ -213,7 +213,7 @@ def test_other_policies_after_a_restart() -> None:
 def test_state_of_another_version_is_refused() -> None:
     """With a hint what to do."""
     state = TailSampler(options()).state() | {"version": 99}
-    with pytest.raises(BatchError, match="version 1, got 99: drain"):
+    with pytest.raises(BatchError, match="version 2, got 99: drain"):
         TailSampler(options()).restore(state)
 
 
