@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,8 +67,10 @@ BLOCKS = _blocks()
 def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> None:
     """From one empty folder: files named in a first comment are saved, Python runs, shell commands run.
 
-    A gateway that a section starts runs until the section ends; then it is told to stop and must end with 0.
+    A gateway that a section starts runs until the section ends; then it is told to stop and must end with 0. Commands
+    whose program is not on this machine are left out, and the test is then told as skipped, though the rest has run.
     """
+    left_out: list[str] = []
     with ExitStack() as gateways, _broker(document, tmp_path), _Session(tmp_path) as session:
         section = 0
         for block in (b for b in BLOCKS if b.document == document):
@@ -80,13 +83,26 @@ def test_a_documents_snippets_run_in_order(document: Path, tmp_path: Path) -> No
             if block.language == "python":
                 session.run(block)
             elif block.language == "sh":
-                for command in _commands(block.body):
-                    if re.fullmatch(r"telflow run( \S+\.yaml)?", command):
-                        gateways.enter_context(_gateway(command.split(), tmp_path, block))
-                    elif re.fullmatch(r"telflow run .*(--workers|--cluster) .*", command):
-                        gateways.enter_context(_cluster(command.split(), tmp_path, block))
-                    elif command.split()[0] not in _NOT_HERE:
-                        _run(["bash", "-euo", "pipefail", "-c", command], tmp_path, block)
+                left_out += _shell(block, tmp_path, gateways)
+    if left_out:
+        pytest.skip("; ".join(dict.fromkeys(left_out)))
+
+
+def _shell(block: Block, folder: Path, gateways: ExitStack) -> list[str]:
+    """Run a block's commands; returns what was left out and why."""
+    left_out = []
+    for command in _commands(block.body):
+        if re.fullmatch(r"telflow run( \S+\.yaml)?", command):
+            gateways.enter_context(_gateway(command.split(), folder, block))
+        elif re.fullmatch(r"telflow run .*(--workers|--cluster) .*", command):
+            gateways.enter_context(_cluster(command.split(), folder, block))
+        elif command.split()[0] in _NOT_HERE:
+            continue
+        elif missing := _missing(command):
+            left_out.append(f"{block}: no {missing} on this machine")
+        else:
+            _run(["bash", "-euo", "pipefail", "-c", command], folder, block)
+    return left_out
 
 
 class _Session:
@@ -178,6 +194,19 @@ def _commands(body: str) -> list[str]:
     joined = re.sub(r"\\\n", " ", body)
     stripped = (re.sub(r"\s+#\s.*$", "", line).strip() for line in joined.splitlines())
     return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _missing(command: str) -> str:
+    """The first program of a pipeline that neither this machine nor the shell has; nothing when all are there."""
+    words = list(shlex.shlex(command, posix=True, punctuation_chars=True))
+    begins = [0, *(at + 1 for at, word in enumerate(words) if word in {"|", "||", "&&", ";"})]
+    for program in (words[at] for at in begins if at < len(words)):
+        found = subprocess.run(
+            ["bash", "-c", 'type "$1"', "-", program], env=_environment(), capture_output=True, check=False
+        )
+        if found.returncode:
+            return program
+    return ""
 
 
 def _run(command: list[str], folder: Path, block: Block) -> None:

@@ -23,6 +23,7 @@ from connectors.otlp.grpc_server import GrpcServer
 from connectors.otlp.protocol import ExportHandler, ExportRequest
 from connectors.otlp.settings import GrpcServerSettings, OtlpReceiverSettings, TlsServerSettings
 from telflow import Signal
+from tests.certificates import make_certificates
 from tests.connectors.otlp.conftest import Running, Start, request_message
 from tests.connectors.otlp.senders import STUBS, GrpcSender, HttpSender, Sender
 
@@ -99,12 +100,10 @@ def test_12_no_client_certificate(start: Start, certificates: Path) -> None:
 @PROTOCOLS
 def test_12_a_certificate_of_nobody(start: Start, certificates: Path, tmp_path: Path, protocol: str) -> None:
     """(12) One that no known authority has signed ends in the handshake, over both transports."""
-    make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=client -keyout self.key -out self.pem"
-    subprocess.run(["openssl", *make.split()], cwd=tmp_path, check=True, capture_output=True)
-    for name in ("ca.pem",):
-        (tmp_path / name).write_bytes((certificates / name).read_bytes())
+    make_certificates(tmp_path, {"client": "client.test"})
+    (tmp_path / "ca.pem").write_bytes((certificates / "ca.pem").read_bytes())
     running = start_tls(start, server_tls(certificates, mutual=True))
-    unknown = sender(protocol, tmp_path, "self")
+    unknown = sender(protocol, tmp_path, "client")
     if isinstance(unknown, GrpcSender):
         assert unknown.send(running, b"", Signal.LOGS).code == "UNAVAILABLE"
     else:
