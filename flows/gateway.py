@@ -1,7 +1,7 @@
 """`gateway`: OTLP in, governed, aggregated, and out to any number of destinations.
 
     receive → coalesce → partition by tenant → drop → edit → redact ─→ tail sampling ─→ exporters, archive, console
-                                                                 │  └─→ span metrics ─→ (the same)
+                                                                 │  └─→ span metrics, aggregations ─→ (the same)
                                                                  └ what could not be judged ─→ quarantine
 
 Every part is optional and built from `GatewaySettings`, which is what `telflow.yaml` says.
@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
+from bytewax.operators import KeyedStream
 from bytewax.outputs import FixedPartitionedSink
 from pydantic import Field, StringConstraints, model_validator
 
@@ -30,21 +31,30 @@ from flows.telemetry_settings import TelemetrySettings
 from operators import (
     NO_KEY,
     CoalesceSettings,
+    CountSettings,
     EditAttributesSettings,
     FilterSettings,
+    LogMetricsSettings,
     RedactSettings,
     SpanMetricsSettings,
+    SumSettings,
     TailSamplingSettings,
+    aggregate_with,
     coalesce,
+    count_records,
     edit_attributes,
     filter_records,
+    log_metrics,
     partition,
     redact,
     span_metrics,
+    sum_values,
     tail_sampling,
     tap,
+    to_metrics,
 )
 from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.aggregation import AggregateSettings
 from telflow.batch import TelemetryBatch
 from telflow.condition import Condition
 from telflow.delivery.committed import CommittedStates
@@ -68,6 +78,7 @@ __all__ = [
 ]
 
 Sink = FixedPartitionedSink[TelemetryBatch, Any]
+_Part = TypeVar("_Part", bound=Settings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]*$")]
 
 FLOW_ID = "gateway"
@@ -121,6 +132,18 @@ class GatewaySettings(Settings):
     span_metrics: Switchable[SpanMetricsSettings] = SpanMetricsSettings()
     """Makes request, error and duration metrics of spans, before any are left out; false: none."""
 
+    count: Switchable[CountSettings] = None
+    """Counts spans, span events, metrics, data points and log records, as the Collector's `count` connector does."""
+
+    sum: Switchable[SumSettings] = None
+    """Adds up attributes of records, as the Collector's `sum` connector does."""
+
+    log_metrics: Switchable[LogMetricsSettings] = None
+    """Makes metrics of numbers in log records."""
+
+    aggregate: Mapping[Name, AggregateSettings] = {}
+    """Aggregations of any signal by name: what is measured, by which keys, in which windows."""
+
     tail_sampling: Switchable[TailSamplingSettings] = None
     """Keeps whole traces or drops them, by policies; with a `storage` on disk open traces survive a restart."""
 
@@ -164,6 +187,10 @@ class GatewaySettings(Settings):
         for leaf in leaves(self.tail_sampling.policies) if self.tail_sampling is not None else ():
             if isinstance(leaf, Function):
                 raise ValueError(f"tail_sampling: function {leaf.name!r}: expected policies that a file can hold")  # noqa: TRY004 - pydantic's
+        for name, aggregation in self.aggregate.items():
+            # Metrics have no place for results that replace each other, and here nothing else takes late records.
+            if aggregation.late != "drop" or aggregation.early is not None:
+                raise ValueError(f"aggregate: expected late: drop and no early results, got others in {name}")
         if self.receivers.kafka is not None and self.recovery_dir is None:
             raise ValueError("receivers.kafka: expected storage.dir too, where the flow keeps the offsets it has read")
         return self
@@ -224,24 +251,44 @@ def build(
         redacted = redact("redact", stream, settings.redact, ledger)
         deliver("quarantine", redacted.quarantined, QuarantineSink(settings.quarantine, ledger=ledger))
         stream = redacted.kept
-    if settings.span_metrics is not None:
-        # Without recovery nothing would bring open windows back after a stop, so they are closed early then.
-        metrics_settings = settings.span_metrics.model_copy(
-            update={"emit_on_eof": settings.span_metrics.emit_on_eof or settings.recovery_dir is None}
-        )
-        by_tenant = op.key_on("by_tenant", stream, tenant_of)
-        metrics = span_metrics("span_metrics", by_tenant, metrics_settings, ledger=ledger).metrics
+    metrics = _metrics(settings, stream, ledger)
     if settings.tail_sampling is not None:
-        sampling_settings = settings.tail_sampling.model_copy(
-            update={"emit_on_eof": settings.tail_sampling.emit_on_eof or settings.recovery_dir is None}
-        )
         # Batches are held as they come, each of one tenant; so what comes out of them is, too.
-        stream = tail_sampling("tail_sampling", stream, sampling_settings, ledger=ledger)
-    if settings.span_metrics is not None:
-        stream = op.merge("with_metrics", stream, op.key_rm("metrics", metrics))
+        stream = tail_sampling("tail_sampling", stream, _at_end(settings.tail_sampling, settings), ledger=ledger)
+    if metrics:
+        unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
+        stream = op.merge("with_metrics", stream, *unkeyed)
     for number, (name, sink) in enumerate(_sinks(settings, outgoing, ledger).items()):
         deliver(name, stream, sink, copies=ledger if number else None)
     return flow
+
+
+def _at_end(part: _Part, settings: GatewaySettings) -> _Part:
+    """Close windows at the end where no recovery would bring them back after a stop."""
+    emit_on_eof = getattr(part, "emit_on_eof", False) or settings.recovery_dir is None
+    return part.model_copy(update={"emit_on_eof": emit_on_eof})
+
+
+def _metrics(
+    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger
+) -> dict[str, KeyedStream[TelemetryBatch]]:
+    """Metrics made of what passes, by a name for a step; each batch is of one tenant."""
+    made: dict[str, KeyedStream[TelemetryBatch]] = {}
+    if settings.span_metrics is not None:
+        by_tenant = op.key_on("by_tenant", stream, tenant_of)
+        chosen = _at_end(settings.span_metrics, settings)
+        made["metrics"] = span_metrics("span_metrics", by_tenant, chosen, ledger=ledger).metrics
+    if settings.count is not None:
+        made["counts"] = count_records("count", stream, _at_end(settings.count, settings), ledger=ledger)
+    if settings.sum is not None:
+        made["sums"] = sum_values("sum", stream, _at_end(settings.sum, settings), ledger=ledger)
+    if settings.log_metrics is not None:
+        made["of_logs"] = log_metrics("log_metrics", stream, _at_end(settings.log_metrics, settings), ledger=ledger)
+    for name, aggregation in settings.aggregate.items():
+        chosen_here = _at_end(aggregation, settings)
+        out = aggregate_with(f"aggregate_{name}", stream, chosen_here, ledger=ledger)
+        made[f"aggregated_{name}"] = to_metrics(f"metrics_{name}", out.rows, chosen_here, ledger)
+    return made
 
 
 @operator

@@ -2,6 +2,7 @@
 
 from operators.aggregate import AggregateOut, aggregate, aggregate_with, to_metrics
 from operators.coalesce import Coalescer, CoalesceSettings, coalesce
+from operators.count import CountMetric, CountSettings, count_records
 from operators.edit_attributes import (
     DeleteAttributes,
     EditAttributesSettings,
@@ -11,6 +12,7 @@ from operators.edit_attributes import (
     edit_batch,
 )
 from operators.filter import Filtered, FilterSettings, filter_batch, filter_records
+from operators.log_metrics import LogMetric, LogMetricsSettings, log_metrics
 from operators.map_batches import (
     MapBatchesOut,
     lift_arrow,
@@ -21,6 +23,7 @@ from operators.map_batches import (
 from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
 from operators.redact import Redacted, RedactOut, RedactSettings, redact, redact_batch
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
+from operators.sum import SumMetric, SumSettings, sum_values
 from operators.tail_sampling import TailSamplingSettings, tail_sampling
 from operators.tap import Tap, tap
 
@@ -29,11 +32,15 @@ __all__ = [
     "AggregateOut",
     "CoalesceSettings",
     "Coalescer",
+    "CountMetric",
+    "CountSettings",
     "DeleteAttributes",
     "Dimension",
     "EditAttributesSettings",
     "FilterSettings",
     "Filtered",
+    "LogMetric",
+    "LogMetricsSettings",
     "MapBatchesOut",
     "PartitionSettings",
     "PutAttributes",
@@ -44,11 +51,14 @@ __all__ = [
     "SpanMetrics",
     "SpanMetricsOut",
     "SpanMetricsSettings",
+    "SumMetric",
+    "SumSettings",
     "TailSamplingSettings",
     "Tap",
     "aggregate",
     "aggregate_with",
     "coalesce",
+    "count_records",
     "edit_attributes",
     "edit_batch",
     "filter_batch",
@@ -56,6 +66,7 @@ __all__ = [
     "keys_of",
     "lift_arrow",
     "lift_polars",
+    "log_metrics",
     "map_batches",
     "map_batches_or_quarantine",
     "partition",
@@ -63,6 +74,7 @@ __all__ = [
     "redact",
     "redact_batch",
     "span_metrics",
+    "sum_values",
     "tail_sampling",
     "tap",
     "to_metrics",

@@ -6,6 +6,7 @@ partial aggregates (`telflow.aggregation.Partial`). Rules of time: `telflow.wind
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,12 @@ import pyarrow as pa
 from bytewax.dataflow import Stream, operator
 from bytewax.operators import KeyedStream
 
-from telflow.accounting import LEDGER, Ledger, Outcome
-from telflow.aggregation import AggregateSettings, Aggregation, AnyMeasure, Partial, metrics_of, split_by_key
-from telflow.aggregation.rows import partials_of
+from telflow.accounting import LEDGER, Ledger
+from telflow.aggregation import AggregateSettings, AnyMeasure
 from telflow.aggregation.settings import AnyWindow
+from telflow.aggregation.steps import to_points, windowed
 from telflow.batch import TelemetryBatch
 from telflow.fields import FieldRef
-from telflow.window_logic import WindowLogic, account_refused
 
 __all__ = ["AggregateOut", "aggregate", "aggregate_with", "to_metrics"]
 
@@ -62,22 +62,7 @@ def aggregate_with(
     Returns:
         Results, and late records.
     """
-
-    def to_partials(batch: TelemetryBatch) -> list[tuple[str, TelemetryBatch | Partial]]:
-        partials, refused = partials_of(batch, settings, clock())
-        account_refused(refused, step_id, ledger)
-        return [*partials]
-
-    def to_batches(batch: TelemetryBatch) -> list[tuple[str, TelemetryBatch | Partial]]:
-        # Late records leave whole, so whole records go where it is known that they are late.
-        return [*split_by_key(batch, settings)]
-
-    def build(state: dict[str, Any] | None) -> WindowLogic[TelemetryBatch | Partial]:
-        kernel = Aggregation(settings)
-        return WindowLogic(step_id, kernel, state, emit_on_eof=settings.emit_on_eof, clock=clock, ledger=ledger)
-
-    keyed = op.flat_map("split", up, to_batches if settings.late == "side_output" else to_partials)
-    out = op.stateful_batch("window", keyed, build)
+    out = windowed(up, settings, step_id=step_id, clock=clock, ledger=ledger)
     found = op.filter_value("rows", out, lambda item: isinstance(item, pa.RecordBatch))
     late = op.filter_value("late", out, lambda item: isinstance(item, TelemetryBatch))
     return AggregateOut(found, late)
@@ -98,13 +83,8 @@ def to_metrics(
     Returns:
         Metrics for any OTLP backend.
     """
-
-    def shim(rows: pa.RecordBatch) -> TelemetryBatch | None:
-        batch = metrics_of(rows, settings)
-        ledger.add_batch(Outcome.DERIVED, batch, component=step_id)
-        return batch if batch.num_rows else None
-
-    return op.filter_map_value("metrics", up, shim)
+    points = functools.partial(to_points, settings=settings, step_id=step_id, ledger=ledger)
+    return op.filter_map_value("metrics", up, points)
 
 
 def aggregate(

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from telflow.distinct import DistinctColumn
 from telflow.exponential import ExponentialColumn
+from telflow.latest import LatestColumn
 
 __all__ = ["Accumulator", "Column", "Measure", "Reduce"]
 
@@ -40,6 +41,8 @@ class Reduce(enum.StrEnum):
     """Counts per exponential bucket (`telflow.exponential`): the values are float64, NaN where there is none."""
     DISTINCT = "distinct"
     """Number of different values (`telflow.distinct`): the values are their hashes, 0 where there is none."""
+    LATEST = "latest"
+    """The value of the greatest event time (`telflow.latest`): values with their times, NaN where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Measure:
                 return ExponentialColumn(self.width, self.scale)
             case Reduce.DISTINCT:
                 return DistinctColumn(self.width)
+            case Reduce.LATEST:
+                return LatestColumn()
             case _:
                 return _DenseColumn(self)
 
@@ -159,6 +164,12 @@ class Accumulator:
         """The column of a distinct count."""
         column = self._columns[name]
         assert isinstance(column, DistinctColumn)  # noqa: S101 - as above
+        return column
+
+    def latest(self, name: str) -> LatestColumn:
+        """The column of latest values."""
+        column = self._columns[name]
+        assert isinstance(column, LatestColumn)  # noqa: S101 - as above
         return column
 
     def grow(self, slots: int) -> None:

@@ -297,6 +297,8 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel], document: Documen
             near = nearest(str(detail["input"]), choices) or _folded(str(detail["input"]), choices)
             hint = f"did you mean {near}?" if near else ""
             expected = f"one of {', '.join(choices)}"
+        case "union_tag_invalid":
+            return _unknown_kind(detail, loc, document)
         case _:
             expected, hint = _message(detail), ""
     got = _got(detail["input"], loc, document)
@@ -310,6 +312,16 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel], document: Documen
     whole = isinstance(detail["input"], dict) and not (stated and stated["key"])
     place = document.keys.get(loc, document.place(loc)) if whole else document.place(loc)
     return _Found(place, loc, summary, expected, got, hint)
+
+
+def _unknown_kind(detail: ErrorDetails, loc: Loc, document: Document) -> _Found:
+    """One of several models was to be chosen by a key, and the key says none of them."""
+    tag = str(detail["ctx"]["tag"])
+    choices = [choice.strip().strip("'") for choice in str(detail["ctx"]["expected_tags"]).split(",")]
+    near = nearest(tag, choices) or _folded(tag, choices)
+    loc = (*loc, str(detail["ctx"]["discriminator"]).strip("'"))
+    expected, hint = f"one of {', '.join(choices)}", f"did you mean {near}?" if near else ""
+    return _Found(document.place(loc), loc, f"{dotted(loc)} is not valid", expected, _got(tag, loc, document), hint)
 
 
 def _message(detail: ErrorDetails) -> str:

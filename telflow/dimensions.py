@@ -50,9 +50,19 @@ def typed(values: pa.StructArray) -> pa.BinaryArray:
     [b'\x037', None]
     """
     columns = dict(zip([field.name for field in ANY_VALUE], values.flatten(), strict=True))
-    text = [columns[name].cast(pa.string()).cast(pa.binary()) for name in ("int", "double", "bool")]
-    content = pc.coalesce(columns["str"].cast(pa.binary()), columns["bytes"], *text)
+    # Most attributes are text: kinds that do not occur are left out.
+    parts = [columns[name] for name in ("str", "bytes", "int", "double", "bool")]
+    parts = [part for part in parts if part.null_count < len(part)] or parts[:1]
+    content = pc.coalesce(*(part.cast(pa.binary()) if _is_text(part.type) else _written(part) for part in parts))
     return pc.binary_join_element_wise(_PREFIXES.take(columns["type"]), content, _NO_SEPARATOR)
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or pa.types.is_binary(dtype))
+
+
+def _written(values: pa.Array) -> pa.BinaryArray:
+    return values.cast(pa.string()).cast(pa.binary())
 
 
 def typed_scalar(value: str | bool | float) -> bytes:

@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from telflow.attributes import extract_attribute
+from telflow.dimensions import first_values, typed, typed_scalar
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, Signal
 from telflow.settings import Settings
 
-__all__ = ["AnyField", "FieldRef", "Records", "as_attribute", "needed_columns"]
+__all__ = [
+    "EVENT_TIMES",
+    "AnyField",
+    "FieldRef",
+    "Records",
+    "as_attribute",
+    "body_text",
+    "event_times",
+    "needed_columns",
+    "parse_numbers",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _DURATION = "duration_s"
 _BODY = "body"
-_TYPES = {"string": pa.string(), "int": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_GROUP = "value"
+_NUMBER = r"^\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
+_TYPES = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "any": pa.binary(),
+}
+
+EVENT_TIMES = {
+    Signal.TRACES: ("end_time_unix_nano",),
+    Signal.LOGS: ("time_unix_nano", "observed_time_unix_nano"),
+    Signal.METRICS: ("time_unix_nano",),
+}
+"""Columns that say when a record happened: a span when it ended, a log record without a time when it was observed."""
 _TABLES = {"resource": RESOURCES, "scope": SCOPES}
 
 
@@ -58,8 +84,46 @@ class FieldRef(Settings):
     """Where an attribute is looked for; `any`: on the record, then on its resource, then on its scope."""
     source: Literal["any", "column", "attribute"] = "any"
     """`any`: a fixed column if there is one of that name, else the attribute."""
-    type: Literal["string", "int", "double", "bool"] = "string"
-    """Type of an attribute's values as a key; others have no value. As `string` every value counts, as text."""
+    type: Literal["string", "int", "double", "bool", "any"] = "string"
+    """Type of an attribute's values as a key; others have no value. As `string` every value counts, as text; as `any`
+    every value counts as what it is, so that 1 and "1" are two."""
+    default: str | bool | int | float | None = None
+    """Value as a key of a record that has none."""
+    required: bool = False
+    """As a key: a record without a value, and without a default, is not measured."""
+    parse: bool = False
+    """As a number: text that is one counts too, such as "12.5"."""
+    pattern: str | None = None
+    """Take only a part of the text: what the group `value` of this regular expression (RE2) matches, as in
+    `took (?P<value>[0-9.]+) ms`; as a number if it is one. Text that does not match is no value."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.pattern is not None:
+            try:
+                groups = [part.name for part in pc.extract_regex(pa.array([], pa.string()), self.pattern).type]
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"pattern: expected a regular expression with named groups: {error}") from error
+            if _GROUP not in groups:
+                raise ValueError(f"pattern: expected a group (?P<{_GROUP}>...), got {self.pattern}")
+        if self.default is not None:
+            try:
+                self.default_value()
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise ValueError(f"default: expected a value of type {self.type}, got {self.default!r}") from error
+        return self
+
+    def default_value(self) -> pa.Scalar:
+        """The default as a value of `dtype`."""
+        if self.is_typed:
+            assert self.default is not None  # noqa: S101 - asked for only where there is one
+            return pa.scalar(typed_scalar(self.default), pa.binary())
+        return pa.scalar(str(self.default) if pa.types.is_string(self.dtype) else self.default, self.dtype)
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether keys are typed values (`telflow.dimensions`), which hold any kind of attribute value."""
+        return self.type == "any" and self.column_level is None and self.pattern is None
 
     @property
     def column_level(self) -> str | None:
@@ -74,6 +138,8 @@ class FieldRef(Settings):
     @property
     def dtype(self) -> pa.DataType:
         """Arrow type of the values."""
+        if self.pattern is not None:
+            return pa.string()
         level = self.column_level
         return _TYPES[self.type] if level is None else _COLUMNS[level].get(self.name, pa.string())
 
@@ -110,14 +176,31 @@ class Records:
 
     def key(self, field: FieldRef) -> pa.Array:
         """Return the values as `field.dtype`; a dictionary array where many rows share one."""
+        found = self._key(field)
+        if field.pattern is not None:
+            found = _each(found, lambda values: _extract(values, field.pattern or ""))
+        if field.default is not None:
+            found = _each(found, lambda values: values.fill_null(field.default_value()))
+        return found
+
+    def times(self) -> npt.NDArray[np.uint64]:
+        """Return when each record happened."""
+        return event_times(self.signal, self._records)
+
+    def resources(self, values: pa.Array) -> pa.DictionaryArray:
+        """Return what is known of each resource, for each record."""
+        return self._spread("resource", values)
+
+    def _key(self, field: FieldRef) -> pa.Array:
         level = field.column_level
         if level in self._tables:
             return self._spread(level, self._tables[level][field.name].cast(field.dtype))
         if level == "record":
             return self._column(field)
+        dtype = _TYPES["string"] if field.pattern is not None else field.dtype
         if field.level in self._tables:
-            return self._spread(field.level, self._attribute(field.level, field, field.dtype))
-        return self._found(field, field.dtype)
+            return self._spread(field.level, self._attribute(field.level, field, dtype))
+        return self._found(field, dtype)
 
     def numbers(self, field: FieldRef) -> Floats:
         """Return the values as float64; NaN where there is none, or one that is no finite number."""
@@ -134,7 +217,9 @@ class Records:
         return self._missing[field]
 
     def _read_numbers(self, field: FieldRef) -> Floats:
-        if field.column_level is not None:
+        if field.pattern is not None or field.parse or (field.name == _BODY and field.column_level == "record"):
+            column = self._text_numbers(field)
+        elif field.column_level is not None:
             column = self.key(field)
             if isinstance(column, pa.DictionaryArray):
                 column = column.dictionary_decode()
@@ -150,6 +235,19 @@ class Records:
         finite = np.isfinite(values)
         return values if finite.all() else np.where(finite, values, np.nan)
 
+    def _text_numbers(self, field: FieldRef) -> pa.Array:
+        """Numbers out of text."""
+        if field.name == _BODY and field.column_level == "record" and not field.parse and field.pattern is None:
+            if self.signal is not Signal.LOGS:
+                return pa.nulls(len(self), pa.float64())
+            body = self._records[_BODY]
+            return pc.coalesce(pc.struct_field(body, "double"), pc.struct_field(body, "int").cast(pa.float64()))
+        plain = field if field.column_level is not None else field.model_copy(update={"type": "string"})
+        text = self.key(plain.model_copy(update={"default": None}))
+        if pa.types.is_dictionary(text.type):
+            return _each(text, parse_numbers).dictionary_decode()
+        return parse_numbers(text) if pa.types.is_string(text.type) else text
+
     def _column(self, field: FieldRef) -> pa.Array:
         names = self._records.schema.names
         if field.name == _DURATION and self.signal is Signal.TRACES:
@@ -157,7 +255,7 @@ class Records:
             end = self._records["end_time_unix_nano"].to_numpy()
             return pa.array((end - np.minimum(start, end)) / 1e9)  # a span that ends before it starts took 0
         if field.name == _BODY and self.signal is Signal.LOGS:
-            return pc.struct_field(self._records[_BODY], "str")
+            return body_text(self._records[_BODY])
         if field.name == "value_double" and "value_int" in names:
             # A number point's value, whichever way it is written.
             return pc.coalesce(self._records["value_double"], self._records["value_int"].cast(pa.float64()))
@@ -168,6 +266,8 @@ class Records:
 
     def _attribute(self, level: str, field: FieldRef, dtype: pa.DataType) -> pa.Array:
         table = self._records if level == "record" else self._tables[level]
+        if pa.types.is_binary(dtype):
+            return typed(first_values(table["attributes"], field.name))
         return extract_attribute(table["attributes"], field.name, dtype)
 
     def _found(self, field: FieldRef, dtype: pa.DataType) -> pa.Array:
@@ -203,6 +303,53 @@ def needed_columns(fields: Sequence[FieldRef], signal: Signal) -> list[str]:
         elif level is None and field.level in ("any", "record"):
             wanted.add("attributes")
     return [name for name in RECORD_SCHEMAS[signal].names if name in wanted]
+
+
+def event_times(signal: Signal, records: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+    """Return when each record happened, in Unix nanoseconds; see `EVENT_TIMES`."""
+    first, *others = EVENT_TIMES[signal]
+    times = records[first].to_numpy()
+    for other in others:
+        unset = times == 0
+        if unset.any():
+            times = np.where(unset, records[other].to_numpy(), times)
+    return np.asarray(times)
+
+
+def body_text(body: pa.StructArray) -> pa.StringArray:
+    """Return log bodies that are text, a number or a boolean as text; null for others.
+
+    >>> from telflow.columns import any_values
+    >>> body_text(any_values(pa.array([7, None]))).to_pylist()
+    ['7', None]
+    """
+    text, *others = (pc.struct_field(body, name) for name in ("str", "int", "double", "bool"))
+    for column in others:
+        if column.null_count < len(column):
+            text = pc.coalesce(text, column.cast(pa.string()))
+    return text
+
+
+def parse_numbers(text: pa.StringArray) -> pa.DoubleArray:
+    """Return the numbers that texts are, null where one is something else.
+
+    >>> parse_numbers(pa.array(["12.5", " -3e2 ", "12 ms", "NaN", None])).to_pylist()
+    [12.5, -300.0, None, None, None]
+    """
+    digits = pc.utf8_ltrim(pc.utf8_trim_whitespace(text), "+")
+    return pc.if_else(pc.match_substring_regex(text, _NUMBER), digits, pa.scalar(None, pa.string())).cast(pa.float64())
+
+
+def _extract(values: pa.Array, pattern: str) -> pa.StringArray:
+    text = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    return pc.struct_field(pc.extract_regex(text, pattern), _GROUP)
+
+
+def _each(values: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Change values, each distinct one once where that is how they are held."""
+    if isinstance(values, pa.DictionaryArray):
+        return pa.DictionaryArray.from_arrays(values.indices, change(values.dictionary), safe=False)
+    return change(values)
 
 
 def as_attribute(values: pa.Array) -> pa.Array:

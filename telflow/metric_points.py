@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from telflow.batch import TelemetryBatch
 from telflow.columns import attribute_lists, fill_record_batch, fixed_lists
+from telflow.dimensions import typed
+from telflow.resource_keys import attributes_of_keys
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, MetricType, Signal
 from telflow.series import distinct_rows
 
@@ -107,6 +109,7 @@ def metrics_batch(
     temporality: Temporality,
     start_time_unix_nano: Numbers,
     time_unix_nano: Numbers | int,
+    resources: pa.BinaryArray | None = None,
 ) -> TelemetryBatch:
     """Return the points of all metrics, metric by metric, each with the series in the order given.
 
@@ -119,12 +122,19 @@ def metrics_batch(
         temporality: Of all metrics.
         start_time_unix_nano: Start of each series.
         time_unix_nano: End of the interval of each series, or of all.
+        resources: The resource key (`telflow.resource_keys`) of each series, instead of `resource_attributes`.
     """
     rows = len(tenant)
-    first, resource = distinct_rows([tenant, *resource_attributes.values()])
-    distinct = pa.array(first)
-    described = [(key, values.take(distinct)) for key, values in resource_attributes.items()]
-    resources = {"tenant": tenant.take(distinct), "attributes": attribute_lists(len(first), described)}
+    if resources is None:
+        comparable = [typed(v) if pa.types.is_struct(v.type) else v for v in resource_attributes.values()]
+        first, resource = distinct_rows([tenant, *comparable])
+        distinct = pa.array(first)
+        described = [(key, values.take(distinct)) for key, values in resource_attributes.items()]
+        lists = attribute_lists(len(first), described)
+    else:
+        first, resource = distinct_rows([tenant, resources])
+        distinct = pa.array(first)
+        lists = attributes_of_keys(resources.take(distinct))
     shared = {
         "resource": resource,
         "attributes": attributes,
@@ -141,6 +151,6 @@ def metrics_batch(
     return TelemetryBatch(
         Signal.METRICS,
         pa.concat_batches(records),
-        fill_record_batch(RESOURCES, len(first), resources),
+        fill_record_batch(RESOURCES, len(first), {"tenant": tenant.take(distinct), "attributes": lists}),
         fill_record_batch(SCOPES, 1, {"name": scope}),
     )

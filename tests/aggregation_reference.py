@@ -124,6 +124,9 @@ class Reference:
                 return (len(spans) if of is None else sum(values)) / seconds
             case "sum" | "min" | "max":
                 return summary[measure.kind]
+            case "last":
+                timed = [(s.end, v) for s in spans if (v := _number(s, of.name)) is not None]
+                return max(timed)[1] if timed else None
             case "mean":
                 return sum(values) / len(values) if values else None
             case "distinct":

@@ -1,5 +1,6 @@
 """Windowed aggregation of any signal: what is measured, by which keys, in which windows."""
 
+from telflow.aggregation.items import Item, items_of
 from telflow.aggregation.kernel import Aggregation
 from telflow.aggregation.measures import (
     AnyMeasure,
@@ -7,6 +8,7 @@ from telflow.aggregation.measures import (
     Distinct,
     ExponentialHistogram,
     Histogram,
+    Last,
     Max,
     Mean,
     Min,
@@ -15,6 +17,7 @@ from telflow.aggregation.measures import (
     Sum,
 )
 from telflow.aggregation.partial import Partial
+from telflow.aggregation.ready import MetricAttribute, MetricName, MetricSelection, Plan, ReadySettings
 from telflow.aggregation.results import metrics_of
 from telflow.aggregation.rows import split_by_key
 from telflow.aggregation.settings import AggregateSettings, SessionWindow, SlidingWindow, TumblingWindow
@@ -27,16 +30,24 @@ __all__ = [
     "Distinct",
     "ExponentialHistogram",
     "Histogram",
+    "Item",
+    "Last",
     "Max",
     "Mean",
+    "MetricAttribute",
+    "MetricName",
+    "MetricSelection",
     "Min",
     "Partial",
+    "Plan",
     "Quantiles",
     "Rate",
+    "ReadySettings",
     "SessionWindow",
     "SlidingWindow",
     "Sum",
     "TumblingWindow",
+    "items_of",
     "metrics_of",
     "split_by_key",
 ]

@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from telflow.aggregation.partial import Partial
 from telflow.aggregation.results import rows_of
-from telflow.aggregation.rows import event_times, partial_of
+from telflow.aggregation.rows import partial_of
 from telflow.aggregation.settings import AggregateSettings, SessionWindow, nanos
 from telflow.batch import TelemetryBatch
 from telflow.errors import BatchError
+from telflow.fields import event_times
 from telflow.series_windows import SeriesResult, SeriesWindows
 from telflow.session_windows import SessionWindows
 from telflow.window_logic import Refused, Update
@@ -109,7 +110,7 @@ class Aggregation:
     def _add_batch(self, batch: TelemetryBatch, now_unix_nano: int) -> Update:
         if batch.signal not in self._settings.signals or not batch.num_rows:
             return Update()
-        sifted = self._windows.sift(event_times(batch), now_unix_nano)
+        sifted = self._windows.sift(event_times(batch.signal, batch.records), now_unix_nano)
         tenant = batch.resources["tenant"][batch.places("resource")[0]].as_py()
         late = batch.take(sifted.late) if sifted.late.size else None
         ahead = batch.take(sifted.ahead) if sifted.ahead.size else None

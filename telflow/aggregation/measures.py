@@ -20,6 +20,7 @@ from telflow.columns import fixed_lists
 from telflow.distinct import DistinctColumn, hash_values
 from telflow.exponential import ExponentialColumn, scale_for
 from telflow.fields import AnyField, FieldRef, Floats, Records
+from telflow.latest import timed
 from telflow.schema import RECORD_SCHEMAS, MetricType, Signal
 from telflow.settings import Settings
 from telflow.windows import Ints, Values
@@ -30,6 +31,7 @@ __all__ = [
     "Distinct",
     "ExponentialHistogram",
     "Histogram",
+    "Last",
     "Max",
     "Mean",
     "MeasurePart",
@@ -282,6 +284,26 @@ class Mean(_OfValues):
         return pa.array(part.dense("sum") / np.maximum(count, 1), mask=count == 0)
 
 
+class Last(_OfValues):
+    """The latest value by event time; of several at the same time the largest."""
+
+    kind: Literal["last"] = "last"
+    """Takes the latest."""
+
+    @override
+    def columns(self) -> dict[str, Measure]:
+        return {"last": Measure(Reduce.LATEST)}
+
+    @override
+    def inputs(self, records: Records) -> dict[str, Values]:
+        return {"last": timed(records.times(), records.numbers(self.of))}
+
+    @override
+    def rows(self, part: MeasurePart) -> pa.Array:
+        values = part.values.latest(f"{part.name}.last").values[part.slots]
+        return pa.array(values, mask=np.isnan(values))
+
+
 class Histogram(_OfValues):
     """A histogram with explicit bounds, and count, sum, min and max."""
 
@@ -443,7 +465,7 @@ class Distinct(_Measure):
 
 
 AnyMeasure: TypeAlias = Annotated[
-    Count | Sum | Rate | Min | Max | Mean | Histogram | ExponentialHistogram | Quantiles | Distinct,
+    Count | Sum | Rate | Min | Max | Mean | Last | Histogram | ExponentialHistogram | Quantiles | Distinct,
     Discriminator("kind"),
 ]
 """Any of the measures, told by `kind`."""

@@ -10,8 +10,10 @@ from telflow.aggregation.measures import MeasurePart
 from telflow.aggregation.settings import AggregateSettings
 from telflow.batch import TelemetryBatch
 from telflow.columns import attribute_lists
-from telflow.fields import as_attribute
+from telflow.dimensions import from_typed
+from telflow.fields import FieldRef, as_attribute
 from telflow.metric_points import Points, Temporality, metrics_batch
+from telflow.resource_keys import attributes_of_keys, resource_keys
 from telflow.schema import Signal
 from telflow.series_windows import SeriesResult
 
@@ -26,12 +28,14 @@ def rows_of(result: SeriesResult, settings: AggregateSettings) -> pa.RecordBatch
     Histograms are structs of the columns of an OTLP data point, quantiles a struct with a list of (quantile, value).
     """
     tenant, *keys = result.keys
+    kept = [("resource_attributes", attributes_of_keys(keys.pop()))] if settings.resource_attributes else []
     length_s = (result.ends - result.starts) / 1e9
     columns = {
         "tenant": tenant,
         "window_start_unix_nano": pa.array(result.starts),
         "window_end_unix_nano": pa.array(result.ends),
-        **{field.name: key for field, key in zip(settings.by, keys, strict=True)},
+        **{field.name: _value(key, field) for field, key in zip(settings.by, keys, strict=True)},
+        **dict(kept),
         **{
             name: measure.rows(MeasurePart(result.values, name, result.rows, length_s))
             for name, measure in settings.measures.items()
@@ -45,12 +49,15 @@ def rows_of(result: SeriesResult, settings: AggregateSettings) -> pa.RecordBatch
 def metrics_of(rows: pa.RecordBatch, settings: AggregateSettings) -> TelemetryBatch:
     """Return the same as metrics: one metric per measure, one point per series that has a value for it.
 
-    Keys from resources become attributes of the points' resources, all others attributes of the points. A metric has
+    Keys from resources become attributes of the points' resources, all others attributes of the points; with
+    `resource_attributes` resources have those, and points all keys. A metric has
     no place for results that replace each other, so early ones and corrections are left out.
     """
     rows = rows.filter(pc.equal(rows["kind"], "final"))
     overflowed = rows["overflow"].to_numpy(zero_copy_only=False)
     keys = {field: as_attribute(rows[field.name]) for field in settings.by}
+    whole = settings.resource_attributes
+    inherited = {f: values for f, values in keys.items() if f.level == "resource" and not whole}
     cumulative = settings.temporality == "cumulative"
     temporality = Temporality.CUMULATIVE if cumulative else Temporality.DELTA
     prefix = f"{settings.namespace}." if settings.namespace else ""
@@ -58,18 +65,23 @@ def metrics_of(rows: pa.RecordBatch, settings: AggregateSettings) -> TelemetryBa
         Points(f"{prefix}{name}", measure.description, measure.unit, measure.points(rows[name]), measure.cumulates)
         for name, measure in settings.measures.items()
     ]
-    of_points = [(f.name, values) for f, values in keys.items() if f.level != "resource"]
+    of_points = [(f.name, values) for f, values in keys.items() if f not in inherited]
     batch = metrics_batch(
         points,
         scope="telflow.operators.aggregate",
         tenant=rows["tenant"],
-        resource_attributes={f.name: values for f, values in keys.items() if f.level == "resource"},
+        resource_attributes={f.name: values for f, values in inherited.items()},
+        resources=resource_keys(rows["resource_attributes"], ["*"]) if whole else None,
         attributes=attribute_lists(rows.num_rows, [*of_points, (_OVERFLOW, pa.array(overflowed, mask=~overflowed))]),
         temporality=temporality,
         start_time_unix_nano=rows["window_start_unix_nano"].to_numpy(),
         time_unix_nano=rows["window_end_unix_nano"].to_numpy(),
     )
     return batch.filter(_has_value(batch))
+
+
+def _value(key: pa.Array, field: FieldRef) -> pa.Array:
+    return from_typed(key) if field.is_typed else key
 
 
 def _has_value(batch: TelemetryBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

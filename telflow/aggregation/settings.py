@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from telflow.accumulator import Measure
 from telflow.aggregation.measures import AnyMeasure
-from telflow.fields import AnyField, FieldRef, needed_columns
+from telflow.batch import TelemetryBatch
+from telflow.condition import Criteria
+from telflow.fields import EVENT_TIMES, AnyField, FieldRef, needed_columns
 from telflow.schema import Signal
 from telflow.series import MAX_SERIES_LIMIT
 from telflow.settings import Duration, Settings
-from telflow.windows import WindowShape
+from telflow.windows import Ints, WindowShape
 
 __all__ = ["RESERVED", "AggregateSettings", "AnyWindow", "SessionWindow", "SlidingWindow", "TumblingWindow", "nanos"]
 
-RESERVED = ("tenant", "window_start_unix_nano", "window_end_unix_nano", "kind", "overflow")
+RESERVED = ("tenant", "window_start_unix_nano", "window_end_unix_nano", "kind", "overflow", "resource_attributes")
 """Columns every result has."""
-
-_EVENT_TIMES = {
-    Signal.TRACES: ("end_time_unix_nano",),
-    Signal.LOGS: ("time_unix_nano", "observed_time_unix_nano"),
-    Signal.METRICS: ("time_unix_nano",),
-}
 
 
 class TumblingWindow(Settings):
@@ -88,6 +87,11 @@ class AggregateSettings(Settings):
     """Windows of event time; a duration alone means tumbling windows of that length."""
     signals: frozenset[Signal] = Field(default=frozenset(Signal), min_length=1)
     """Records of other signals are ignored."""
+    conditions: tuple[Criteria, ...] = ()
+    """Only records that fit one of these are measured; others are as if they were not there. None stated: all are."""
+    resource_attributes: tuple[str, ...] = ()
+    """Attributes of resources that tell series apart and stay on the resources of the results: names, with `*` and `?`;
+    `["*"]` means all. The keys in `by` are attributes of the points then, wherever they come from."""
     lateness: Duration = timedelta(seconds=5)
     """How much out of order records may be and still count."""
     late: Literal["drop", "side_output", "correct"] = "drop"
@@ -179,16 +183,23 @@ class AggregateSettings(Settings):
         }
 
     def key_types(self) -> list[pa.DataType]:
-        """Arrow types of the dimensions, the tenant first."""
-        return [pa.string(), *(field.dtype for field in self.by)]
+        """Arrow types of the dimensions, the tenant first; that of resource keys last, if there are any."""
+        return [pa.string(), *(field.dtype for field in self.by), *([pa.binary()] if self.resource_attributes else [])]
+
+    def chosen(self, batch: TelemetryBatch) -> Ints | None:
+        """Return the row numbers of the records that fit a condition; None: all of them."""
+        if not self.conditions:
+            return None
+        fits = functools.reduce(pc.or_, (condition.fits(batch) for condition in self.conditions))
+        return None if fits.true_count == batch.num_rows else np.flatnonzero(fits.to_numpy(zero_copy_only=False))
 
     def reads(self, signal: Signal) -> list[str]:
         """Columns of `records` that are read."""
         fields: list[FieldRef] = [*self.by, *(field for m in self.measures.values() for field in m.fields)]
-        wanted = {*needed_columns(fields, signal), *_EVENT_TIMES[signal]}
+        wanted = {*needed_columns(fields, signal), *EVENT_TIMES[signal]}
         return sorted(wanted)
 
     def shape(self) -> dict[str, Any]:
         """What the state of running windows depends on; other options may change between runs."""
-        kept = {"by", "measures", "window", "temporality", "signals"}
+        kept = {"by", "measures", "window", "temporality", "signals", "conditions", "resource_attributes"}
         return self.model_dump(mode="json", include=kept) | {"corrects": self.late == "correct"}

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from telflow.attributes import extract_attribute
 from telflow.batch import TelemetryBatch
-from telflow.condition import glob_mask
 from telflow.errors import ConfigError
+from telflow.globs import glob_mask
 from telflow.sampling.policies import (
     BooleanAttribute,
     Match,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -329,3 +330,71 @@ def test_a_settings_file_cannot_name_functions() -> None:
     """A policy that calls a function is for flows in Python."""
     with pytest.raises(ValidationError, match="function 'slow': expected policies that a file can hold"):
         GatewaySettings.model_validate({"tail_sampling": {"policies": [{"type": "function", "name": "slow"}]}})
+
+
+def test_metrics_of_everything_go_where_it_goes() -> None:
+    """Counts, sums, metrics of logs and aggregations of any signal, beside what they are of; counted as derived."""
+    spans = spans_batch([Span(EPOCH + n, name=f"s{n % 2}", attributes={"size": n}) for n in range(4)])
+    yaml = """
+    storage: {durability: memory}
+    span_metrics: false
+    count:
+      spans: {span.count: {attributes: [{key: region, default_value: none}]}}
+      logs: {error.count: {conditions: [{severity_at_least: 17}]}, all.count: {}}
+      span_events: {}
+      metrics: {}
+    sum: {spans: {size.sum: {source_attribute: size}}}
+    log_metrics:
+      metrics: {took: {measure: {kind: last, of: {name: body, pattern: "took (?P<value>[0-9]+)"}}}}
+    aggregate:
+      by-name:
+        signals: [traces]
+        conditions: [{names: ["s1"]}]
+        by: [name]
+        measures: {spans.named: {kind: count}}
+        window: 1m
+    """
+    with NullOtlpServer(keep=True) as server:
+        options = read(yaml, GatewaySettings).model_dump()
+        options["exporters"] = {"out": {"endpoint": f"127.0.0.1:{server.grpc_port}"}}
+        ledger = run([spans, logs("took 7", "nothing"), gauges()], **options)
+    found = points(kept(server, Signal.METRICS))
+    assert sorted((p["name"], p["value_int"] or p["value_double"]) for p in found) == [
+        ("all.count", 2),
+        ("metric.datapoint.count", 1),
+        ("queue.length", 7),
+        ("size.sum", 6.0),
+        ("span.count", 4),
+        ("spans.named", 2),
+        ("took", 7.0),
+    ]
+    by_name = {p["name"]: p for p in found}
+    assert by_name["span.count"]["attributes"] == {"region": "none"}
+    assert by_name["span.count"]["resource"] == {"service.name": "shop"}
+    assert len(kept(server, Signal.TRACES)) == len(kept(server, Signal.LOGS)) == 1
+    assert sum(counts(ledger, Outcome.DERIVED).values()) == 6
+    assert all(balance.in_flight == 0 for balance in ledger.balance().values())
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("aggregate: {a: {measurs: {n: {kind: count}}, window: 1m}}", "did you mean measures"),
+        ("aggregate: {a: {measures: {n: {kind: sum, off: x}}, window: 1m}}", "did you mean of"),
+        (
+            "aggregate: {a: {measures: {n: {kind: count}}, window: 1m, late: correct}}",
+            "late: drop and no early results",
+        ),
+        ("aggregate: {a: {measures: {n: {kind: count}}, window: 1m, early: 1s}}", "late: drop and no early results"),
+        ("count: {spanevents: {}}", "did you mean span_events"),
+        ("count: {logs: {n: {conditions: [{severity: 9}]}}}", "conditions[0].severity is not a known key"),
+        ("sum: {logs: {n: {source_atribute: size}}}", "did you mean source_attribute"),
+        ("log_metrics: {metrics: {n: {measure: {kind: lst, of: x}}}}", "measure.kind is not valid"),
+        ("log_metrics: {metrics: {n: {measure: {kind: lst, of: x}}}}", "did you mean last"),
+        ("counts: {}", "did you mean count"),
+    ],
+)
+def test_what_is_wrong_with_an_aggregation_is_said(yaml: str, message: str) -> None:
+    """With the nearest name there is."""
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        read(yaml, GatewaySettings)

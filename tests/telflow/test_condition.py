@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1 import trace_pb2
 from pydantic import ValidationError
 
 from telflow import codec
 from telflow.batch import TelemetryBatch
-from telflow.condition import Condition, glob_mask
+from telflow.condition import Condition, Criteria
 from telflow.schema import Signal
-from tests.batches import key_value
+from tests.batches import any_value, key_value
 
 
 def spans() -> TelemetryBatch:
@@ -69,16 +65,46 @@ def test_log_records_are_told_by_severity_and_event_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("criteria", "fits"),
+    [
+        ({"severity_at_least": 9}, [False, False, True, True]),
+        ({"severity_at_least": 5, "severity_below": 17}, [False, True, True, False]),
+        ({"bodies": ["took *"]}, [True, False, False, False]),
+        ({"bodies": ["7", "true"]}, [False, True, True, False]),
+        ({"status": ["ok"]}, [False, False, False, False]),
+    ],
+)
+def test_criteria_of_logs(criteria: dict[str, Any], fits: list[bool]) -> None:
+    """Severity, and bodies as text whatever they are; records of other signals have neither."""
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for body, severity in (("took 3 ms", 0), (7, 5), (True, 9), (None, 17)):
+        record = records.add(severity_number=severity)
+        if body is not None:
+            record.body.CopyFrom(any_value(body))
+    batch = codec.decode(request.SerializeToString(), Signal.LOGS)
+    assert Criteria.model_validate(criteria).fits(batch).to_pylist() == fits
+    if "status" not in criteria:
+        assert Criteria.model_validate(criteria).fits(spans()).to_pylist() == [False] * 4
+
+
+def test_spans_are_told_by_their_status() -> None:
+    """One without a status is unset."""
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for code in (None, 0, 1, 2):
+        span = scope.spans.add()
+        if code is not None:
+            span.status.code = trace_pb2.Status.StatusCode.ValueType(code)
+    batch = codec.decode(request.SerializeToString(), Signal.TRACES)
+    assert Criteria(status=("unset",)).fits(batch).to_pylist() == [True, True, False, False]
+    assert Criteria(status=("error", "ok")).fits(batch).to_pylist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
     "condition", [{}, {"signals": ["traces"]}, {"severity_below": 9}, {"names": ["a"], "signals": []}]
 )
 def test_a_condition_that_would_fit_everything_or_nothing_is_refused(condition: dict[str, Any]) -> None:
     """A typing error must not drop all data."""
     with pytest.raises(ValidationError):
         Condition.model_validate(condition)
-
-
-@given(st.text("ab.*?[]\\+ \n$^é", max_size=6), st.text("ab.*?[]\\+ \n$^é", max_size=6))
-def test_a_glob_matches_as_fnmatch_does(text: str, glob: str) -> None:
-    """Save for brackets, which stand for themselves here."""
-    expected = re.fullmatch(fnmatch.translate(glob.replace("[", "[[]")), text) is not None
-    assert glob_mask(pa.array([text]), [glob]).to_pylist() == [expected]

@@ -31,6 +31,7 @@ MEASURES = {
     "least": {"kind": "min", "of": "size"},
     "most": {"kind": "max", "of": "size"},
     "middle": {"kind": "mean", "of": "size"},
+    "latest": {"kind": "last", "of": "size"},
     "took": {"kind": "histogram", "of": "duration_s", "bounds": [0.25, 1, 60]},
     "sizes": {"kind": "exponential_histogram", "of": "size", "max_size": 8},
     "quantiles": {"kind": "quantiles", "of": "size", "quantiles": [0, 0.5, 0.99, 1]},
