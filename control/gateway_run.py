@@ -26,6 +26,7 @@ from flows.gateway import FLOW_ID, GatewaySettings, build
 from telflow.accounting import LEDGER, Ledger
 from telflow.errors import ConfigError
 from telflow.memory import reuse_large_blocks
+from telflow.memory_budget import MEMORY
 from telflow.telemetry import LogFormat, set_up_log
 
 __all__ = ["Gateway", "run_gateway"]
@@ -83,6 +84,7 @@ class Gateway:
                 epochs=self._epochs,
                 intake_bytes=lambda: storage.intake.held_bytes,
             )
+            MEMORY.apply(settings.memory)
             if self.drain.requested:  # before there was anything to stop
                 self._stop()
             with _outside(always=True):

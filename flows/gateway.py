@@ -63,6 +63,7 @@ from telflow.delivery.intake import Intake
 from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 from telflow.governance import Redactor
+from telflow.memory_budget import MemorySettings
 from telflow.sampling import Function, leaves
 from telflow.settings import Duration, Settings, Switchable
 
@@ -147,6 +148,9 @@ class GatewaySettings(Settings):
     tail_sampling: Switchable[TailSamplingSettings] = None
     """Keeps whole traces or drops them, by policies; with a `storage` on disk open traces survive a restart."""
 
+    memory: MemorySettings = MemorySettings()
+    """What the whole process may take."""
+
     exporters: Mapping[Name, OtlpExporterSettings] = {}
     """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
 
@@ -174,6 +178,10 @@ class GatewaySettings(Settings):
     epoch: Duration | None = Field(default=None, ge=timedelta(milliseconds=10))
     """How often state is saved, and sinks flush that have no queue on disk. By default 1s; 10s with an archive that has
     none (``storage: {durability: memory}``), whose every flush makes files."""
+
+    epoch_max_bytes: int = Field(default=512 << 20, ge=1 << 20)
+    """Bytes that a source brings into the flow in one epoch, so that a slow destination, for which the end of an epoch
+    waits, does not find more than this in front of it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -330,13 +338,14 @@ def tenant_of(batch: TelemetryBatch) -> str:
 def _source(
     settings: GatewaySettings, intake: Intake, outgoing: Outgoing, ledger: Ledger, step_id: str
 ) -> IntakeSource | MergedSource:
-    received = IntakeSource(intake)
+    received = IntakeSource(intake, epoch_budget_bytes=settings.epoch_max_bytes)
     kafka: list[KafkaSource] = []
     if settings.receivers.kafka is not None:
         # Nobody is told that a message cannot be decoded, so it is kept where anything is.
         source = KafkaSource(
             settings.receivers.kafka,
             recovery_dir=settings.recovery_dir,
+            epoch_budget_bytes=settings.epoch_max_bytes,
             dead_letters=outgoing.dead_letters,
             ledger=ledger,
         )

@@ -105,7 +105,7 @@ def lift_polars(function: Callable[[pl.DataFrame], pl.DataFrame]) -> BatchFuncti
 
     @functools.wraps(function)
     def lifted(batch: TelemetryBatch) -> TelemetryBatch:
-        import polars as pl  # noqa: PLC0415 - see telflow.frames
+        import polars as pl
 
         result: object = function(batch.to_polars())
         if not isinstance(result, pl.DataFrame):

@@ -178,6 +178,7 @@ def merge_distinct(
 def first_difference(left: pa.RecordBatch, right: pa.RecordBatch) -> int | None:
     """The first row in which two batches differ, as far as both go."""
 
+def give_back() -> None: ...
 def count_bytes(batch: pa.RecordBatch) -> int:
     """Bytes of Arrow buffers that the rows occupy."""
 

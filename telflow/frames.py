@@ -17,7 +17,7 @@ __all__ = ["fit_column", "polars_from_records", "records_from_polars"]
 
 def polars_from_records(records: pa.RecordBatch) -> pl.DataFrame:
     """Return `records` as a frame; text and numbers are shared, not copied."""
-    import polars as pl  # noqa: PLC0415 - a sixth of a second and 30 MB that most workers never need
+    import polars as pl  # here, because it takes 30 MB and most workers never need it
 
     frame = pl.from_arrow(records)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a record batch never becomes a series
@@ -36,7 +36,7 @@ def records_from_polars(frame: pl.DataFrame, schema: pa.Schema) -> pa.RecordBatc
         raise BatchError(
             f"expected the columns of to_polars() in their order: {', '.join(found) or 'they are in another order'}"
         )
-    import polars as pl  # noqa: PLC0415 - as above
+    import polars as pl
 
     table = frame.to_arrow(compat_level=pl.CompatLevel.newest()).combine_chunks()
     columns = []

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import platform
 
-__all__ = ["reuse_large_blocks"]
+__all__ = ["give_back", "reuse_large_blocks"]
 
 # Parameters of mallopt(3) as <malloc.h> numbers them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -26,12 +26,24 @@ def reuse_large_blocks() -> None:
     another. A gateway's batches are decoded in one thread, worked on in a second and sent by a third: page faults were
     an eighth of its CPU time, and pickling a batch of 5 MB spent four fifths of its time there (measured).
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         return
-    libc = ctypes.CDLL(None)
     for parameter, value in (
         (_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES),
         (_M_TRIM_THRESHOLD, _SPARE_BYTES),
         (_M_ARENA_MAX, 1),
     ):
         libc.mallopt(parameter, value)
+
+
+def give_back() -> None:
+    """Give free memory inside the heap back to the operating system; elsewhere than with glibc nothing."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -24,6 +24,7 @@ from telflow.delivery.queue_settings import DeliverySettings
 from telflow.delivery.queue_store import QueueStore
 from telflow.delivery.sending_queue import SendingQueue
 from telflow.delivery.transport import Answer, Transport, Verdict
+from telflow.memory_budget import MEMORY, MemoryBudget
 from telflow.schema import Signal
 
 ACCEPTED = Answer(Verdict.ACCEPTED, "OK")
@@ -131,6 +132,7 @@ def queue_to(
     clock: Clock | None = None,
     dead_letters: DeadLetters | None = None,
     max_request_bytes: int = 4 << 20,
+    memory: MemoryBudget = MEMORY,
     **settings: Any,
 ) -> SendingQueue:
     if isinstance(clock, FakeClock):
@@ -149,6 +151,7 @@ def queue_to(
         ledger=ledger or Ledger(),
         clock=clock,
         now_unix_nano=lambda: 1_700_000_000_000_000_000,
+        memory=memory,
     )
     if isinstance(clock, FakeClock):
         clock.idle = _idle(queue, clock)
@@ -174,6 +177,13 @@ def in_background(work: Callable[[], object], done: threading.Event) -> None:
         done.set()
 
     threading.Thread(target=run, daemon=True).start()
+
+
+def memory_at(share: float) -> MemoryBudget:
+    """A budget of which so much is taken; the soft limit is at 0.8."""
+    budget = MemoryBudget(resident_bytes=lambda: int(share * 1000), relief=lambda: None)
+    budget.set_limit(1000, soft_share=0.8)
+    return budget
 
 
 def dead() -> Destination:

@@ -30,7 +30,7 @@ def query(path: Path, sql: str) -> pl.DataFrame:
         ArchiveError: There is no archive, or a table is damaged.
         QueryError: The SQL is wrong or asks for a table or column there is not.
     """
-    import polars as pl  # noqa: PLC0415 - see telflow.frames
+    import polars as pl
 
     tables = {s.value: ArchiveTable.open(path, s) for s in Signal if (path / s / "_delta_log").is_dir()}
     if not tables:

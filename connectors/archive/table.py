@@ -18,15 +18,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
-from deltalake._internal import RemoveAction
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, Transaction
 
 from connectors.archive.delta_log import ArchiveError, check_log, fsync, fsync_commits, make_writable
 from connectors.archive.layout import EVENT_TIME_COLUMNS, archive_schema
@@ -34,13 +30,18 @@ from connectors.archive.promote import PromotedAttribute
 from telflow.errors import DeliveryError
 from telflow.schema import RECORD_SCHEMAS, Signal
 
+if TYPE_CHECKING:
+    # deltalake takes 20 MB, which only a worker with an archive is to pay: it is imported where it is used.
+    from deltalake import DeltaTable
+    from deltalake._internal import RemoveAction
+    from deltalake.transaction import AddAction
+
 __all__ = ["ArchiveFile", "ArchiveTable"]
 
 _ATTEMPTS = 5
 _BACKOFF_S = 0.02
 _CHECKPOINT_EVERY = 50
 _ROW_GROUP_ROWS = 32_768  # what a replay reads, filters and holds at a time: about 20 MB of spans
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _FILE = re.compile(r"(?P<writer>[0-9a-f]{32})-(?P<first>\d{19})-(?P<last>\d{19})-[0-9a-f]{8}\.parquet")
 _NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -86,6 +87,9 @@ class ArchiveTable:
         Raises:
             ArchiveError: There is none, it is damaged, or it is not an archive table.
         """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
         path = archive / signal
         check_log(path)
         if not DeltaTable.is_deltatable(str(path)):
@@ -109,6 +113,8 @@ class ArchiveTable:
             ConfigError: The directory cannot be written.
             ArchiveError: The table is damaged or has other columns.
         """
+        from deltalake import DeltaTable, Schema
+
         path = archive / signal
         make_writable(path)
         check_log(path)
@@ -218,6 +224,8 @@ class ArchiveTable:
             ArchiveError: The table has less than `offset`: commits that were acknowledged are gone.
             DeliveryError: The change could not be committed.
         """
+        from deltalake._internal import RemoveAction
+
         committed = self.committed(app_id)
         if committed < offset:
             raise ArchiveError(
@@ -262,6 +270,8 @@ class ArchiveTable:
                 )
 
     def _write_files(self, rows: pa.Table, app_id: str, first: int, last: int) -> Iterator[AddAction]:
+        from deltalake.transaction import AddAction
+
         dates = pc.unique(rows["date"])
         for day in dates:
             mine = rows if len(dates) == 1 else rows.filter(_same(rows["date"], day))
@@ -297,7 +307,11 @@ class ArchiveTable:
         )
 
     def _commit(self, actions: Sequence[AddAction | RemoveAction], app_id: str, version: int) -> None:
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import CommitProperties, PostCommitHookProperties, Transaction
+
         before = self.delta.version()
+        no_hooks = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
         properties = CommitProperties(app_transactions=[Transaction(app_id, version)])
         for attempt in range(_ATTEMPTS):
             try:
@@ -307,7 +321,7 @@ class ArchiveTable:
                     self.delta.schema(),
                     ["date"],
                     commit_properties=properties,
-                    post_commithook_properties=_NO_HOOKS,
+                    post_commithook_properties=no_hooks,
                 )
             except CommitFailedError as error:
                 # The failure may have come after the commit: ask the table.

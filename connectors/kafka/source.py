@@ -29,6 +29,7 @@ from telflow.delivery.committed import CommittedStates
 from telflow.delivery.dead_letters import DeadLetters
 from telflow.delivery.log import Entry
 from telflow.errors import ConfigError, DecodeError, TelflowError
+from telflow.memory_budget import MEMORY
 from telflow.schema import Signal
 
 if TYPE_CHECKING:
@@ -269,7 +270,8 @@ class _KafkaPartition(StatefulSourcePartition[TelemetryBatch, int | None]):
         if budget is not None and self._epoch_bytes >= budget:
             self._rest_s = _SHORTEST_REST_S
             return []
-        messages = self._source.reader.fetch(self._place, self._settings.max_batch_bytes)
+        most_bytes = 0 if MEMORY.spent else MEMORY.share_of(self._settings.max_batch_bytes)
+        messages = self._source.reader.fetch(self._place, most_bytes) if most_bytes else []
         if not messages:
             self._rest_s = min(max(self._rest_s * 2, _SHORTEST_REST_S), _LONGEST_REST_S)
             return []

@@ -14,6 +14,7 @@ mod error;
 pub mod fuzzing;
 mod interchange;
 mod json;
+mod memory;
 mod normalise;
 mod redact;
 mod rows;
@@ -36,6 +37,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     decode::register(m)?;
     encode::register(m)?;
     json::register(m)?;
+    memory::register(m)?;
     screen::register(m)?;
     redact::register(m)?;
     rows::register(m)?;

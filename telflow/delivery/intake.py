@@ -15,6 +15,7 @@ from typing import Protocol
 from telflow.batch import TelemetryBatch
 from telflow.codec import Collector, Encoding
 from telflow.errors import DeliveryError
+from telflow.memory_budget import MEMORY, MemoryBudget
 from telflow.schema import Signal
 
 __all__ = ["BATCH_OVERHEAD_BYTES", "Intake", "MemoryIntake", "Overloaded", "RequestMeta"]
@@ -111,14 +112,18 @@ class MemoryIntake:
     [1]
     """
 
-    def __init__(self, max_bytes: int = 256 << 20, *, retry_after_s: float = 1.0) -> None:
+    def __init__(
+        self, max_bytes: int = 256 << 20, *, retry_after_s: float = 1.0, memory: MemoryBudget = MEMORY
+    ) -> None:
         """Build an empty intake.
 
         Args:
             max_bytes: Bytes it may hold, `BATCH_OVERHEAD_BYTES` for each batch included; beyond that it refuses.
             retry_after_s: What it tells a refused sender to wait.
+            memory: That of the process; beyond it the intake refuses, too, and near it holds an eighth.
         """
         self._max_bytes = max_bytes
+        self._memory = memory
         self._retry_after_s = retry_after_s
         self._held_bytes = 0
         self._closed = False
@@ -135,7 +140,8 @@ class MemoryIntake:
         """See `Intake.admit`; decoding makes a payload larger, so this is the least it will need."""
         if self._closed:
             raise Overloaded("the receiver is shutting down", retry_after_s=self._retry_after_s)
-        if self._held_bytes + payload_bytes > self._max_bytes:
+        room_bytes = self._memory.share_of(self._max_bytes) - self._held_bytes
+        if payload_bytes > room_bytes or (self._held_bytes and self._memory.spent):
             raise self._spent()
 
     def _spent(self) -> Overloaded:

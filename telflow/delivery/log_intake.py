@@ -23,6 +23,7 @@ from telflow.delivery.intake import BATCH_OVERHEAD_BYTES, Overloaded, RequestMet
 from telflow.delivery.log import Entry, Log, LogError, LogFull, Loss
 from telflow.delivery.log_entry import compressor
 from telflow.errors import DecodeError
+from telflow.memory_budget import MEMORY, MemoryBudget
 from telflow.schema import Signal
 
 __all__ = ["LogIntake", "ResumableIntake"]
@@ -144,6 +145,7 @@ class LogIntake:
         start_timeout_s: float = 10.0,
         ledger: Ledger = LEDGER,
         component: str = "intake",
+        memory: MemoryBudget = MEMORY,
     ) -> None:
         """Set up over an open log, whose losses it counts from now on.
 
@@ -155,10 +157,12 @@ class LogIntake:
             start_timeout_s: How long a request waits for the flow to say where it stands.
             ledger: Where records are counted that an earlier process received, and those that were lost.
             component: Its name there.
+            memory: That of the process; near it the intake holds an eighth, beyond it it refuses.
         """
         self._log = log
         self._partition = partition
         self._max_bytes = max_bytes
+        self._memory = memory
         self._retry_after_s = retry_after_s
         self._start_timeout_s = start_timeout_s
         self._ledger = ledger
@@ -200,6 +204,8 @@ class LogIntake:
         """See `Intake.admit`."""
         if self._closed:
             raise Overloaded("the receiver is shutting down", retry_after_s=self._retry_after_s)
+        if self._memory.spent and (self._position < self._last or self._group.waiting_bytes):
+            raise Overloaded("the receiver's memory budget is spent", retry_after_s=self._retry_after_s)
         if self._log.stored_bytes + payload_bytes // _LEAST_RATIO > self._log.max_bytes:
             raise Overloaded("the receiver's disk budget is spent", retry_after_s=self._retry_after_s)
 
@@ -267,7 +273,7 @@ class LogIntake:
 
     def _commit(self, jobs: Sequence[Job]) -> Exception | None:
         """See `Commit`: decode all, keep the good ones in the log and, if there is room, in memory."""
-        keep = self._in_memory and self.held_bytes < self._max_bytes
+        keep = self._in_memory and self.held_bytes < self._memory.share_of(self._max_bytes)
         if not keep:
             self._close_chunk()
         # Without room for them requests are only checked; the source will decode them when it reads them back.

@@ -18,6 +18,7 @@ from telflow.delivery.queue_store import QueueStore
 from telflow.delivery.retry import Backoff
 from telflow.delivery.transport import Answer, Router, Transport, Verdict
 from telflow.errors import EncodeError, describe_fault
+from telflow.memory_budget import MemoryBudget
 from telflow.schema import Signal
 
 __all__ = ["Senders"]
@@ -26,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 _QUOTA = {"RESOURCE_EXHAUSTED", "HTTP 429"}
 """Refusals of one sender's data that say nothing about the destination's health."""
 _UNREADABLE_WAIT_S = 5.0
+_PRESSED_PART = 4
+_PRESSED_WAIT_S = 0.05
+"""While memory is short, a fourth of the threads have a request in it; the others look that often."""
 
 
 class Senders:
@@ -43,6 +47,7 @@ class Senders:
         endings: Endings,
         clock: Clock,
         stopping: Callable[[], bool],
+        memory: MemoryBudget,
     ) -> None:
         """Describe the threads; `start` starts them.
 
@@ -56,6 +61,7 @@ class Senders:
             endings: Takes down what became of them.
             clock: What retries are timed by.
             stopping: Whether the time to stop has come, and nothing shall be tried again.
+            memory: That of the process.
         """
         self.breaker = CircuitBreaker(settings.circuit_breaker, clock.now_s)
         self._contents = contents
@@ -65,6 +71,7 @@ class Senders:
         self._retry = settings.retry_on_failure
         self._most = settings.sending_queue.num_consumers
         self._memory_bytes = settings.sending_queue.memory_size
+        self._memory = memory
         self._component = component
         self._store = store
         self._endings = endings
@@ -151,6 +158,9 @@ class Senders:
                     now_s = self._clock.now_s()
                     due_s = contents.order.due_s(now_s=now_s)
                     open_s = now_s + self.breaker.wait_s()
+                    if self._memory.pressed and contents.sending >= max(self._most // _PRESSED_PART, 1):
+                        self._clock.wait(contents.work, now_s + _PRESSED_WAIT_S)
+                        continue
                     if due_s is not None and max(due_s, open_s) <= now_s:
                         parcel = contents.take(now_s)
                         self._idle -= 1
@@ -221,7 +231,7 @@ class Senders:
             return
         self._contents.put_aside(parcel, now_s + wait_s)
         if self._store is not None:
-            self._contents.release(self._memory_bytes // 2)
+            self._contents.release(self._memory.share_of(self._memory_bytes) // 2)
 
     def _put_back(self, parcel: Parcel, failure: Answer | None) -> None:
         if failure is not None:

@@ -39,6 +39,7 @@ from telflow.delivery.queue_settings import DeliverySettings
 from telflow.delivery.queue_store import QueueStore
 from telflow.delivery.senders import Senders
 from telflow.delivery.transport import Router, Transport
+from telflow.memory_budget import MEMORY, MemoryBudget
 
 __all__ = ["QueueStats", "SendingQueue"]
 
@@ -90,6 +91,7 @@ class SendingQueue:
         ledger: Ledger = LEDGER,
         clock: Clock | None = None,
         now_unix_nano: Callable[[], int] = time.time_ns,
+        memory: MemoryBudget = MEMORY,
     ) -> None:
         """Open the queue; what an earlier run left in the store is sent at once.
 
@@ -105,6 +107,7 @@ class SendingQueue:
             ledger: Where outcomes are counted.
             clock: What retries and waits are timed by.
             now_unix_nano: The time of day, noted on what is kept.
+            memory: That of the process; near it the queue holds an eighth of what it may.
 
         Raises:
             LogError: The store cannot be used.
@@ -112,6 +115,7 @@ class SendingQueue:
         self._transport = transport
         self._routed = isinstance(transport, Router)
         self._limits = settings.sending_queue
+        self._memory = memory
         self._shutdown_s = settings.shutdown_timeout.total_seconds()
         self._component = component
         self._store = store if settings.sending_queue.enabled else None
@@ -131,6 +135,7 @@ class SendingQueue:
             endings=endings,
             clock=self._clock,
             stopping=self._stopping,
+            memory=memory,
         )
         if self._store is not None:
             for parcel in self._store.recover(resume):
@@ -152,7 +157,7 @@ class SendingQueue:
         for owner, part in self._owned(batch):
             self._contents.add(Parcel(owner, part, arrival_unix_nano))
             self._senders.start()
-        pace_bytes = self._limits.memory_size // _PACE_SHARE
+        pace_bytes = self._memory.share_of(self._limits.memory_size) // _PACE_SHARE
         if self._contents.held_bytes > pace_bytes:
             self._wait_patiently(lambda: self._contents.held_bytes <= pace_bytes)
             self._make_room()
@@ -250,7 +255,7 @@ class SendingQueue:
 
     def _make_room(self) -> None:
         """Bring the queue below its memory: onto the disk, or by waiting."""
-        contents, limit_bytes = self._contents, self._limits.memory_size
+        contents, limit_bytes = self._contents, self._memory.share_of(self._limits.memory_size)
         if contents.held_bytes <= limit_bytes:
             return
         if self._store is not None:

@@ -239,6 +239,15 @@ def test_a_bad_configuration_starts_nothing(telflow: Command, tmp_path: Path) ->
     ]
 
 
+def test_a_memory_budget_that_libraries_alone_would_spend(telflow: Command, tmp_path: Path) -> None:
+    """It is refused at the start, with what it takes."""
+    (tmp_path / "telflow.yaml").write_text(ANY_PORT + "telemetry: false\nmemory: {max_bytes: 67108864}\n")
+    done = telflow("run", "telflow.yaml")
+    assert done.code == ExitCode.USAGE
+    assert "memory.max_bytes: expected " in done.err
+    assert done.err.count("\n") < 5
+
+
 def test_a_port_that_is_taken(telflow: Command, tmp_path: Path) -> None:
     """Bad input: another process listens there. Exit code 4, the address, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -13,6 +13,7 @@ from telflow import Signal, TelemetryBatch
 from telflow.codec import decode_many
 from telflow.delivery.intake import BATCH_OVERHEAD_BYTES, MemoryIntake, Overloaded, RequestMeta
 from telflow.errors import DecodeError
+from tests.delivery import memory_at
 from tests.same import assert_same_batch
 
 ALL = 1 << 40
@@ -56,6 +57,27 @@ def test_beyond_its_limit_the_intake_refuses_and_keeps_what_it_has() -> None:
     assert rows(intake.take(timeout_s=0, max_bytes=1)) == 4
     intake.admit(1)
     intake.accept(request())
+
+
+def test_with_the_memory_of_the_process_spent_it_refuses_while_anything_waits() -> None:
+    """The hard limit is the process's, whatever the intake itself holds; an empty one stops nobody for ever."""
+    intake = MemoryIntake(memory=memory_at(0.99))
+    for _ in range(3):
+        intake.accept(request())
+        with pytest.raises(Overloaded, match="memory budget") as refused:
+            intake.accept(request())
+        assert refused.value.retryable
+        assert rows(intake.take(timeout_s=0, max_bytes=ALL)) == 4
+
+
+def test_near_the_memory_of_the_process_it_holds_an_eighth() -> None:
+    """The soft limit: there is no disk to go to, so it refuses earlier."""
+    probe = MemoryIntake()
+    probe.accept(request())
+    intake = MemoryIntake(8 * probe.held_bytes, memory=memory_at(0.9))
+    intake.accept(request())
+    with pytest.raises(Overloaded):
+        intake.accept(request())
 
 
 def test_take_stops_before_its_byte_limit_but_always_gives_one() -> None:

@@ -23,6 +23,7 @@ from telflow.delivery.intake import Overloaded, RequestMeta
 from telflow.delivery.log import Durability, Log, LogFull
 from telflow.delivery.log_intake import LogIntake, ResumableIntake
 from telflow.errors import DecodeError
+from tests.delivery import memory_at
 from tests.oracle import REQUESTS
 from tests.strategies import thorough
 
@@ -371,3 +372,27 @@ def test_gives_what_a_list_would_give(tmp_path: Path) -> None:
     run_state_machine_as_test(
         IntakeAgainstList, settings=settings(cast(settings, thorough(15)), stateful_step_count=30)
     )
+
+
+def test_with_the_memory_of_the_process_spent_it_refuses_while_anything_waits(path: Path) -> None:
+    """The hard limit; once the source has taken all, the next request is welcome, so that nothing stands still."""
+    with opened(path) as log:
+        intake = resumed(log, memory=memory_at(0.99))
+        for number in range(3):
+            intake.accept(request(number))
+            with pytest.raises(Overloaded, match="memory budget"):
+                intake.accept(request(99))
+            assert numbers(take_all(intake)) == [number]
+
+
+def test_near_the_memory_of_the_process_what_comes_waits_on_the_disk(path: Path) -> None:
+    """The soft limit: an eighth is held, nothing refused, and everything taken once, in order."""
+    with opened(path) as log:
+        intake = resumed(log, memory=memory_at(0.9), max_bytes=1 << 20)
+        held = 0
+        for number in range(100):
+            intake.accept(request(number, size=10_000))
+            held = max(held, intake.held_bytes)
+        assert intake.behind
+        assert held <= (1 << 17) + (1 << 16)
+        assert numbers(take_all(intake)) == list(range(100))

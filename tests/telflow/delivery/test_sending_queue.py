@@ -27,6 +27,7 @@ from tests.delivery import (
     dead,
     in_background,
     logs,
+    memory_at,
     outcomes,
     queue_to,
     wait_for,
@@ -262,6 +263,36 @@ def test_beyond_its_memory_the_queue_goes_to_the_disk(log: Log) -> None:
     queue.close()
     assert outcomes(ledger) == {("delivered", "a", ""): 60_000}
     assert (log.index("export/0"), queue.stats().held_bytes) == ([], 0)
+
+
+def test_near_the_memory_of_the_process_the_queue_goes_to_the_disk_and_sends_less_at_a_time(log: Log) -> None:
+    """The soft limit: an eighth of `memory_size`, a fourth of `num_consumers`; everything arrives."""
+    release, together, most = threading.Event(), [0], [0]
+    lock = threading.Lock()
+
+    def slow(signal: Signal, body: bytes) -> Answer:
+        del signal, body
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        release.wait(30)
+        with lock:
+            together[0] -= 1
+        return ACCEPTED
+
+    destination, limits = Destination(slow), {"memory_size": 8 << 20, "num_consumers": 8}
+    queue = queue_to(destination, log=log, memory=memory_at(0.9), sending_queue=limits)
+    batch = logs(2000, tenant="a")
+    for _ in range(30):
+        queue.put(batch)
+    assert queue.stats().stored_bytes > 0
+    wait_for(lambda: queue.stats().held_bytes <= (1 << 20) + 3 * batch.num_bytes)
+    assert most[0] == 2
+    release.set()
+    wait_for(lambda: destination.records == 60_000)
+    queue.snapshot()
+    queue.close()
+    assert most[0] == 2
 
 
 def test_beyond_its_disk_the_flow_waits(log: Log) -> None:
