@@ -1,22 +1,27 @@
 """`ArchiveSource`: the archive read back into batches, for replay.
 
-Each signal's files, as the Delta table lists them at one version, are dealt to the source's partitions. A partition
-reads one Parquet row group after the other, verifies its checksums, filters it, and emits it in batches; its state
-names the version, file, row group and row to go on at, so an interrupted replay resumes where it was, also when the
-table has grown in the meantime.
+Each signal's files are read in the order in which they were written (`connectors.archive.arrival`), as the Delta table
+lists them at one version. A partition of the source reads one Parquet row group after the other, verifies its
+checksums, filters it, and emits it in batches; its state names the version, file, row group and row to go on at, so an
+interrupted replay resumes where it was, also when the table has grown in the meantime.
+
+What several partitions share is dealt by tenant, so that each tenant's records come in their order, on however many
+workers: windows and their late records are then those of the live run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,9 +29,10 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from pydantic import AwareDatetime, Field, model_validator
 from typing_extensions import override
 
+from connectors.archive.arrival import ArchiveFile, row_numbers
 from connectors.archive.delta_log import ArchiveError
 from connectors.archive.layout import ENVELOPE_COLUMNS, EVENT_TIME_COLUMNS, event_time, from_rows
-from connectors.archive.table import ArchiveFile, ArchiveTable
+from connectors.archive.table import ArchiveTable
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.batch import TelemetryBatch
 from telflow.errors import ConfigError, DecodeError
@@ -36,7 +42,8 @@ from telflow.settings import Settings
 __all__ = ["ArchiveReadSettings", "ArchiveSource", "ReplayProgress"]
 
 State = dict[str, Any]
-_FORMAT = 1
+Ints = npt.NDArray[np.int64]
+_FORMAT = 2
 _PACE_S = 0.1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -69,8 +76,12 @@ class ArchiveReadSettings(Settings):
     """Most records a second, for each process that replays; by default as fast as possible."""
 
     partitions: int = Field(default=1, ge=1, le=64)
-    """Into how many parts each table is dealt, to be read in parallel by as many workers. With 1, batches come in the
-    order of their days and files. Must not shrink while an interrupted replay is to be resumed."""
+    """Into how many parts each table is dealt, to be read in parallel by as many workers. Stays as it is while an
+    interrupted replay is to be resumed; the number of workers may change."""
+
+    deal: Literal["tenant", "file"] = "tenant"
+    """What one part of several gets. ``tenant``: some tenants' records, from every file, in the order in which they
+    were archived, which windows need. ``file``: some of the files; quicker, for a copy whose order does not matter."""
 
     on_damage: Literal["fail", "skip"] = "fail"
     """What a damaged file does: end the replay with an error, or be left out from the damaged place on, counted as
@@ -88,7 +99,8 @@ class ReplayProgress:
     """How far a source is, over its partitions in this process.
 
     Attributes:
-        rows: Rows of the files selected by time, before any filter: what there is to read.
+        rows: Rows of the files selected by time, before any filter: what there is to read. A file that several
+            partitions read counts for each.
         rows_read: Of these, read; the ones read before an interruption included.
         rows_emitted: Records emitted after all filters since the source was built.
     """
@@ -164,7 +176,16 @@ class _Reading:
     def filters(self) -> bool:
         """Whether any record may be left out."""
         wanted = self.settings
-        return not (self._start is self._end is None and wanted.tenant is None and wanted.service is None)
+        chooses = not (self._start is self._end is None and wanted.tenant is None and wanted.service is None)
+        return chooses or self._deals_tenants
+
+    @property
+    def _deals_tenants(self) -> bool:
+        return self.settings.deal == "tenant" and self.settings.partitions > 1
+
+    def deals(self, commit: tuple[ArchiveFile, ...], number: int) -> bool:
+        """Whether a partition reads files of a commit."""
+        return self._deals_tenants or zlib.crc32(commit[0].path.encode()) % self.settings.partitions == number
 
     def wants(self, file: ArchiveFile) -> bool:
         """Whether a file may hold a record in the time range."""
@@ -173,8 +194,8 @@ class _Reading:
             return True
         return (self._start is None or last >= self._start) and (self._end is None or first < self._end)
 
-    def mask(self, signal: Signal, rows: pa.Table) -> pa.Array:
-        """Which rows are wanted, from the columns `filter_columns` names."""
+    def mask(self, signal: Signal, rows: pa.Table, number: int) -> pa.Array:
+        """Which rows a partition wants, from the columns that filters read."""
         times = event_time(signal, rows).to_numpy().view(np.uint64)
         keep = np.ones(rows.num_rows, bool)
         if self._start is not None:
@@ -186,6 +207,8 @@ class _Reading:
             mask = pc.and_(mask, pc.equal(rows["service_name"], self.settings.service))
         if self.settings.tenant is not None:
             mask = pc.and_(mask, pc.equal(pc.fill_null(rows["tenant"], ""), self.settings.tenant))
+        if self._deals_tenants:
+            mask = pc.and_(mask, pa.array(_parts_of(rows["tenant"], self.settings.partitions) == number))
         return mask
 
     def plan(self, rows: int, already: int) -> None:
@@ -213,34 +236,43 @@ class _ArchivePartition(StatefulSourcePartition[TelemetryBatch, State]):
         self._table = table
         self._step_id = step_id
         signal = table.signal
+        self._number = number
         own = [name for name in RECORD_SCHEMAS[signal].names if name not in {"resource", "scope"}]
         self._columns = [*own, *ENVELOPE_COLUMNS]
         self._filter_columns = ["tenant", "service_name", *EVENT_TIME_COLUMNS[signal]]
-        parts = reading.settings.partitions
-        mine = [f for f in table.files() if zlib.crc32(f.path.encode()) % parts == number]
-        files = [f for f in mine if reading.wants(f)]
-        # The position: file by name, row group, and row of what the filters leave of it.
+        mine = (commit for commit in table.commits() if reading.deals(commit, number))
+        wanted = (tuple(file for file in commit if reading.wants(file)) for commit in mine)
+        # Files that are read together: those of a commit over several days hold its rows in turns.
+        self._units = [commit for commit in wanted if commit]
+        # The position: unit by its first file, row group (of a single file), and row of what the filters leave of it.
         self._at = 0
         self._group = self._row = 0
         if resume_state is not None:
-            names = [f.path for f in files]
-            path = resume_state["file"]
-            if path is not None and path not in names:
-                raise ConfigError(
-                    f"{step_id}: expected the settings of the interrupted replay, got others (they leave out {path});"
-                    " hint: resume with the same ones, or start anew with another recovery directory"
-                )
-            self._at = len(files) if path is None else names.index(path)
-            self._group, self._row = resume_state["row_group"], resume_state["row"]
-        self._files = files
+            self._resume(resume_state)
         self._open: pq.ParquetFile | None = None
         self._loaded: TelemetryBatch | None = None
         self._to_count = 0
-        reading.plan(sum(f.rows for f in files), sum(f.rows for f in files[: self._at]))
+        reading.plan(_rows_in(self._units), _rows_in(self._units[: self._at]))
+
+    def _resume(self, state: State) -> None:
+        places = {unit[0].path: at for at, unit in enumerate(self._units)}
+        path, dealt = state["file"], state["dealt"]
+        if dealt != self._dealt or (path is not None and path not in places):
+            other = f"dealt by {' '.join(map(str, dealt))}" if dealt != self._dealt else f"they leave out {path}"
+            raise ConfigError(
+                f"{self._step_id}: expected the settings of the interrupted replay, got others ({other});"
+                " hint: resume with the same ones, or start anew with another recovery directory"
+            )
+        self._at = len(self._units) if path is None else places[path]
+        self._group, self._row = state["row_group"], state["row"]
+
+    @property
+    def _dealt(self) -> list[Any]:
+        return [self._reading.settings.deal, self._reading.settings.partitions]
 
     @override
     def next_batch(self) -> list[TelemetryBatch]:
-        if self._at == len(self._files):
+        if self._at == len(self._units):
             raise StopIteration
         if self._loaded is None:
             self._loaded = self._load()
@@ -261,18 +293,46 @@ class _ArchivePartition(StatefulSourcePartition[TelemetryBatch, State]):
 
     @override
     def snapshot(self) -> State:
-        done = self._at == len(self._files)
+        done = self._at == len(self._units)
         return {
             "format": _FORMAT,
             "version": self._table.delta.version(),
-            "file": None if done else self._files[self._at].path,
+            "dealt": self._dealt,
+            "file": None if done else self._units[self._at][0].path,
             "row_group": self._group,
             "row": self._row,
         }
 
     def _load(self) -> TelemetryBatch:
-        """Read the row group at the position; without rows when the filters, or damage, leave none."""
-        file = self._files[self._at]
+        """Read what is at the position: a row group, or a unit of several files, its rows in their order."""
+        unit = self._units[self._at]
+        if len(unit) == 1:
+            return self._read(unit[0], self._group)[0]
+        batches: list[TelemetryBatch] = []
+        numbers: list[Ints] | None = []
+        for file in unit:
+            group = 0
+            kept: list[Ints] = []
+            while True:
+                batch, rows = self._read(file, group)
+                batches.append(batch)
+                kept.append(rows)
+                group += 1
+                if self._open is None or group >= self._open.num_row_groups:
+                    break
+            of_file = None
+            if self._open is not None:
+                of_file = row_numbers(self._open.metadata.metadata, self._open.metadata.num_rows)
+                self._close()
+            if of_file is None or numbers is None:
+                numbers = None  # an older release's: day by day, then
+            else:
+                numbers.append(of_file[np.concatenate(kept)])
+        whole = TelemetryBatch.concat(batches)
+        return whole if numbers is None else whole.take(np.argsort(np.concatenate(numbers), kind="stable"))
+
+    def _read(self, file: ArchiveFile, group: int) -> tuple[TelemetryBatch, Ints]:
+        """Read a row group: wanted records, and their row numbers in the file; none when damage leaves none."""
         signal = self._table.signal
         try:
             if self._open is None:
@@ -281,14 +341,14 @@ class _ArchivePartition(StatefulSourcePartition[TelemetryBatch, State]):
                     page_checksum_verification=True,
                     read_dictionary=list(ENVELOPE_COLUMNS),
                 )
-            self._to_count += self._open.metadata.row_group(self._group).num_rows
-            return self._wanted(signal, self._open)
+            self._to_count += self._open.metadata.row_group(group).num_rows
+            return self._wanted(signal, self._open, group)
         except (OSError, pa.ArrowException, DecodeError) as error:
             # A file that cannot even be opened is one damaged place.
-            lost = file.rows if self._open is None else self._open.metadata.row_group(self._group).num_rows
+            lost = file.rows if self._open is None else self._open.metadata.row_group(group).num_rows
             if self._reading.settings.on_damage == "fail":
                 raise ArchiveError(
-                    f"archive file {str(self._table.path / file.path)!r}, row group {self._group}: expected {lost}"
+                    f"archive file {str(self._table.path / file.path)!r}, row group {group}: expected {lost}"
                     f" records, got: {error}; hint: restore the file from a backup, or leave damaged places out"
                     " (on_damage: skip)"
                 ) from error
@@ -298,30 +358,56 @@ class _ArchivePartition(StatefulSourcePartition[TelemetryBatch, State]):
                 )
             if self._open is None:  # then `_next_group` goes on with the next file
                 self._to_count += lost
-            return TelemetryBatch.empty(signal)
+            return TelemetryBatch.empty(signal), np.empty(0, np.int64)
 
-    def _wanted(self, signal: Signal, file: pq.ParquetFile) -> TelemetryBatch:
+    def _wanted(self, signal: Signal, file: pq.ParquetFile, group: int) -> tuple[TelemetryBatch, Ints]:
+        before = sum(file.metadata.row_group(n).num_rows for n in range(group))
+        kept = np.arange(before, before + file.metadata.row_group(group).num_rows)
         mask = None
         if self._reading.filters:
-            mask = self._reading.mask(signal, self._rows(file, self._filter_columns))
-            if not pc.any(mask).as_py():
-                return TelemetryBatch.empty(signal)
-        rows = self._rows(file, self._columns)
-        return from_rows(signal, rows if mask is None or pc.all(mask).as_py() else rows.filter(mask))
+            mask = self._reading.mask(signal, self._rows(file, group, self._filter_columns), self._number)
+            kept = kept[mask.to_numpy(zero_copy_only=False)]
+            if not len(kept):
+                return TelemetryBatch.empty(signal), kept
+        rows = self._rows(file, group, self._columns)
+        return from_rows(signal, rows if mask is None or len(kept) == rows.num_rows else rows.filter(mask)), kept
 
-    def _rows(self, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
-        return file.read_row_group(self._group, columns=columns, use_threads=False)
+    def _rows(self, file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+        return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _next_group(self) -> None:
         self._loaded = None
         self._group += 1
         self._row = 0
         if self._open is None or self._group >= self._open.num_row_groups:
-            if self._open is not None:
-                self._open.close()
-            self._open = None
+            self._close()
             self._at += 1
             self._group = 0
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+
+def _rows_in(units: Iterable[tuple[ArchiveFile, ...]]) -> int:
+    return sum(file.rows for unit in units for file in unit)
+
+
+def _parts_of(tenants: pa.ChunkedArray, parts: int) -> Ints:
+    """Return which partition each record belongs to, by its tenant."""
+    found = [np.empty(0, np.int64)]
+    for chunk in tenants.chunks:
+        encoded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
+        # One more than there are tenants: what has none.
+        part = np.array([_part_of(tenant, parts) for tenant in [*encoded.dictionary.to_pylist(), None]])
+        found.append(part[pc.fill_null(encoded.indices, len(encoded.dictionary)).to_numpy()])
+    return np.concatenate(found)
+
+
+def _part_of(tenant: str | None, parts: int) -> int:
+    """The same in every process and release; a checksum would not spread short names that are alike."""
+    return int.from_bytes(hashlib.blake2b((tenant or "").encode(), digest_size=8).digest()) % parts
 
 
 def _unix_nano(moment: datetime) -> int:

@@ -11,19 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from connectors.archive.arrival import ROWS_KEY, ArchiveFile, FileName, in_arrival_order, row_numbers_text
 from connectors.archive.delta_log import ArchiveError, check_log, fsync, fsync_commits, make_writable
 from connectors.archive.layout import EVENT_TIME_COLUMNS, archive_schema
 from connectors.archive.promote import PromotedAttribute
@@ -42,27 +41,7 @@ _ATTEMPTS = 5
 _BACKOFF_S = 0.02
 _CHECKPOINT_EVERY = 50
 _ROW_GROUP_ROWS = 32_768  # what a replay reads, filters and holds at a time: about 20 MB of spans
-_FILE = re.compile(r"(?P<writer>[0-9a-f]{32})-(?P<first>\d{19})-(?P<last>\d{19})-[0-9a-f]{8}\.parquet")
 _NO_DATE = "__HIVE_DEFAULT_PARTITION__"
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveFile:
-    """One live Parquet file of a table.
-
-    Attributes:
-        path: Relative to the table, the same as long as the file lives.
-        rows: How many records it holds.
-        date: Its partition; None for records without a plausible event time.
-        first_unix_nano: No record is earlier, as stored (unsigned times beyond int64 are negative); None when unknown.
-        last_unix_nano: No record is later, likewise.
-    """
-
-    path: str
-    rows: int
-    date: date | None
-    first_unix_nano: int | None
-    last_unix_nano: int | None
 
 
 class ArchiveTable:
@@ -237,8 +216,8 @@ class ArchiveTable:
         removed = []
         rows = 0
         for add in self._adds():
-            name = _FILE.fullmatch(Path(add["path"]).name)
-            if name and name["writer"] == _file_stem(app_id) and int(name["last"]) > offset:
+            name = FileName.parse(add["path"])
+            if name and name.writer == _file_stem(app_id) and name.last > offset:
                 partition = {"date": str(add["partition.date"]) if add["partition.date"] else None}
                 removed.append(RemoveAction(add["path"], True, int(time.time() * 1000), add["size_bytes"], partition))
                 rows += add["num_records"]
@@ -247,12 +226,17 @@ class ArchiveTable:
         return rows
 
     def files(self) -> list[ArchiveFile]:
-        """Return the live files at this table's version, by date, then event time, then name."""
+        """Return the live files at this table's version, in the order in which they were written."""
+        return [file for commit in self.commits() for file in commit]
+
+    def commits(self) -> list[tuple[ArchiveFile, ...]]:
+        """Return the live files at this table's version by the commit that made them, in order."""
         found = []
         for add in self._adds():
             first, last = _time_range(add, EVENT_TIME_COLUMNS[self.signal])
-            found.append(ArchiveFile(add["path"], add["num_records"], add["partition.date"], first, last))
-        return sorted(found, key=lambda f: (f.date or date.min, f.first_unix_nano or 0, f.path))
+            written = add["modification_time"]
+            found.append(ArchiveFile(add["path"], add["num_records"], add["partition.date"], first, last, written))
+        return in_arrival_order(found)
 
     def _adds(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pa.table(self.delta.get_add_actions(flatten=True)).to_pylist()
@@ -274,13 +258,17 @@ class ArchiveTable:
 
         dates = pc.unique(rows["date"])
         for day in dates:
-            mine = rows if len(dates) == 1 else rows.filter(_same(rows["date"], day))
+            mine, footer = rows, {}
+            if len(dates) > 1:
+                chosen = _same(rows["date"], day)
+                mine = rows.filter(chosen)
+                footer = {ROWS_KEY: row_numbers_text(np.flatnonzero(chosen.to_numpy()))}
             directory = self.path / f"date={_NO_DATE if day.as_py() is None else day}"
             if not directory.exists():
                 directory.mkdir(exist_ok=True)
                 fsync(self.path)
             path = directory / f"{_file_stem(app_id)}-{first:019d}-{last:019d}-{uuid.uuid4().hex[:8]}.parquet"
-            self._write(path, mine.drop_columns(["date"]).unify_dictionaries())
+            self._write(path, mine.drop_columns(["date"]).unify_dictionaries(), footer)
             fsync(path, directory)
             yield AddAction(
                 path=f"{directory.name}/{path.name}",
@@ -291,12 +279,11 @@ class ArchiveTable:
                 stats=_stats(mine, EVENT_TIME_COLUMNS[self.signal]),
             )
 
-    def _write(self, path: Path, rows: pa.Table) -> None:
+    def _write(self, path: Path, rows: pa.Table, footer: dict[bytes, bytes]) -> None:
         records = {f.name for f in RECORD_SCHEMAS[self.signal]}
-        pq.write_table(
-            rows,
+        with pq.ParquetWriter(
             path,
-            row_group_size=_ROW_GROUP_ROWS,
+            rows.schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=_dictionary_columns(rows.schema),
@@ -304,7 +291,10 @@ class ArchiveTable:
             write_statistics=[n for n in rows.column_names if n not in records or n in EVENT_TIME_COLUMNS[self.signal]],
             write_page_checksum=True,
             store_schema=False,
-        )
+        ) as writer:
+            writer.write_table(rows, row_group_size=_ROW_GROUP_ROWS)
+            if footer:
+                writer.add_key_value_metadata(footer)
 
     def _commit(self, actions: Sequence[AddAction | RemoveAction], app_id: str, version: int) -> None:
         from deltalake.exceptions import CommitFailedError

@@ -202,4 +202,5 @@ class AggregateSettings(Settings):
     def shape(self) -> dict[str, Any]:
         """What the state of running windows depends on; other options may change between runs."""
         kept = {"by", "measures", "window", "temporality", "signals", "conditions", "resource_attributes"}
-        return self.model_dump(mode="json", include=kept) | {"corrects": self.late == "correct"}
+        # Not as JSON: sets become lists there, in another order in each process, which is no change of the settings.
+        return self.model_dump(include=kept) | {"corrects": self.late == "correct"}

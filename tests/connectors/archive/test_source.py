@@ -54,13 +54,34 @@ def _numbers(batches: list[TelemetryBatch]) -> list[int]:
 
 
 def test_everything_comes_back_in_order(tmp_path: Path) -> None:
-    """By day and file, in batches of the size asked for, each record once."""
-    _write(tmp_path, rows(range(5)), rows(range(5, 12), step=_DAY // 2), rows(range(12, 14)))
+    """That of arrival, whatever times records have; in batches of the size asked for, each record once."""
+    days = pa.concat_tables([rows([n], step=-_DAY if n % 2 else _DAY // 4) for n in range(5, 12)])
+    _write(tmp_path, rows(range(5)), days, rows(range(12, 14), step=-_DAY))
     batches = _read(tmp_path, batch_rows=3)
     assert max(batch.num_rows for batch in batches) == 3
-    assert sorted(_numbers(batches)) == list(range(14))
-    times = [time for batch in batches for time in batch.records["time_unix_nano"].to_pylist()]
-    assert [t // _DAY for t in times] == sorted(t // _DAY for t in times)
+    assert _numbers(batches) == list(range(14))
+    assert _numbers(_read(tmp_path, start=_moment(0))) == [0, 1, 2, 3, 4, 6, 8, 10]
+
+
+def test_a_commit_over_days_of_an_older_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files do not say which rows they hold: they are read day by day."""
+    monkeypatch.setattr("connectors.archive.table.row_numbers_text", lambda _: b"?")
+    _write(tmp_path, pa.concat_tables([rows([0], step=_DAY), rows([1], step=_DAY), rows([2], start=NOON - _DAY)]))
+    assert _numbers(_read(tmp_path)) == [2, 0, 1]
+
+
+@pytest.mark.parametrize("partitions", [2, 5])
+def test_each_tenant_in_its_order(tmp_path: Path, partitions: int) -> None:
+    """Dealt by tenant, a tenant's records come from one partition, as they were archived; each tenant from some."""
+    owners = [None, "a", "b", "c", "d", "e"]
+    tables = [pa.concat_tables([rows([n], tenant=owners[n % 6]) for n in range(m, m + 12)]) for m in (0, 12, 24)]
+    _write(tmp_path, *tables)
+    source = ArchiveSource(ArchiveReadSettings(path=tmp_path, partitions=partitions, batch_rows=5), ledger=Ledger())
+    found = [_numbers(_drain(source.build_part("in", name, None))) for name in source.list_parts()]
+    assert sum(1 for part in found if part) > 1
+    for tenant in range(6):
+        (of_tenant,) = (mine for part in found if (mine := [n for n in part if n % 6 == tenant]))
+        assert of_tenant == list(range(tenant, 36, 6))
 
 
 def test_only_the_table_decides(tmp_path: Path) -> None:
@@ -112,12 +133,14 @@ def test_files_out_of_the_range_are_not_opened(tmp_path: Path) -> None:
     assert _numbers(_read(tmp_path, end=_moment(_DAY // 2))) == [0]
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize(("partitions", "deal"), [(1, "tenant"), (3, "tenant"), (3, "file")])
 @pytest.mark.parametrize("after", [0, 1, 4, 9])
-def test_resumes_where_it_was(tmp_path: Path, partitions: int, after: int) -> None:
+def test_resumes_where_it_was(tmp_path: Path, partitions: int, deal: str, after: int) -> None:
     """Snapshot after any batch, table grown meanwhile: the rest, and only that, follows."""
-    _write(tmp_path, rows(range(7), step=1000), rows(range(7, 9), step=_DAY), rows(range(9, 20), step=1000))
-    settings = ArchiveReadSettings(path=tmp_path, batch_rows=2, partitions=partitions, start=_moment(2000))
+    owned = pa.concat_tables([rows([n], step=1000, tenant=f"t{n % 4}") for n in range(9, 20)])
+    _write(tmp_path, rows(range(7), step=1000), rows(range(7, 9), step=_DAY), owned)
+    options: dict[str, Any] = {"batch_rows": 2, "partitions": partitions, "deal": deal, "start": _moment(2000)}
+    settings = ArchiveReadSettings(path=tmp_path, **options)
     seen: list[int] = []
     first = ArchiveSource(settings, ledger=Ledger())
     states = {}
@@ -143,7 +166,10 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     other = ArchiveSource(ArchiveReadSettings(path=tmp_path, start=_moment(_DAY)))
     with pytest.raises(ConfigError, match="expected the settings of the interrupted replay"):
         other.build_part("in", "logs-000", state)
-    with pytest.raises(ConfigError, match="expected recovery state of format 1"):
+    dealt = ArchiveSource(ArchiveReadSettings(path=tmp_path, partitions=2))
+    with pytest.raises(ConfigError, match="dealt by tenant 1"):
+        dealt.build_part("in", "logs-000", state)
+    with pytest.raises(ConfigError, match="expected recovery state of format 2"):
         other.build_part("in", "logs-000", {})
 
 
@@ -152,11 +178,11 @@ def test_rate(tmp_path: Path) -> None:
     _write(tmp_path, rows(range(100)))
     now_s = [50.0]
     source = ArchiveSource(
-        ArchiveReadSettings(path=tmp_path, rate=100, partitions=2), ledger=Ledger(), clock=lambda: now_s[0]
+        ArchiveReadSettings(path=tmp_path, rate=100, partitions=2, deal="file"), ledger=Ledger(), clock=lambda: now_s[0]
     )
     parts = [source.build_part("in", name, None) for name in source.list_parts()]
     assert all(part.next_awake() is None for part in parts)
-    (part,) = (p for p in parts if p._files)
+    (part,) = (p for p in parts if p._units)
     (batch,) = part.next_batch()
     assert batch.num_rows == 10
     for other in parts:

@@ -248,3 +248,11 @@ def test_other_signals_change_nothing() -> None:
     kernel = Aggregation(settings(signals=["logs"]))
     assert kernel.add(spans_batch([Span(EPOCH)]), NOW) == Update()
     assert kernel.add(TelemetryBatch.empty(Signal.LOGS), NOW) == Update()
+
+
+def test_the_order_of_a_set_is_no_change_of_settings() -> None:
+    """Signals are a set, which each process has in an order of its own; what shapes windows must not depend on it."""
+    orders = (["logs", "traces", "metrics"], ["metrics", "traces", "logs"])
+    shapes = [settings(signals=order, conditions=[{"signals": order, "names": ["a"]}]).shape() for order in orders]
+    assert shapes[0] == shapes[1]
+    assert shapes[0]["signals"] == shapes[0]["conditions"][0]["signals"] == frozenset(Signal)
