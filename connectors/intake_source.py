@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -11,6 +12,7 @@ from typing_extensions import override
 from telflow.batch import TelemetryBatch
 from telflow.delivery.intake import Intake
 from telflow.delivery.log_intake import ResumableIntake
+from telflow.liveness import LIVENESS
 
 __all__ = ["IntakeSource"]
 
@@ -35,18 +37,24 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
         wait_s: float = 0.02,
         max_bytes_per_poll: int = 8 << 20,
         epoch_budget_bytes: int | None = None,
+        others: Mapping[str, Intake] | None = None,
+        on_committed: Callable[[], None] | None = None,
     ) -> None:
         """Describe the source.
 
         Args:
             intake: What receivers fill.
-            partition: Name of its one partition: stable over restarts, its own in each process of a cluster.
+            partition: Name of its partition: stable over restarts, its own in each process of a cluster.
             wait_s: How long a call may wait for data; 0.005 at most beside peers, whose progress it holds up.
             max_bytes_per_poll: Arrow bytes handed to the dataflow at a time.
             epoch_budget_bytes: Arrow bytes per epoch. A cluster has backpressure only at the edges of epochs, so
                 each source there must limit itself. None: no limit, right for a single worker.
+            others: Further partitions, by name: closed intakes of workers that are no more, to be emptied.
+            on_committed: Called when all that sinks of this process have snapshotted is committed.
         """
         self.intake = intake
+        self.others = dict(others or {})
+        self.on_committed = on_committed
         self.partition = partition
         self.wait_s = wait_s
         self.max_bytes_per_poll = max_bytes_per_poll
@@ -56,38 +64,49 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
 
     @override
     def list_parts(self) -> list[str]:
-        return [self.partition]
+        return [self.partition, *self.others]
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _IntakePartition:
-        if isinstance(self.intake, ResumableIntake):
-            self.intake.resume(resume_state)
-        return _IntakePartition(self, resume_state or 0)
+        left_over = self.others.get(for_part)
+        intake = left_over or self.intake
+        if isinstance(intake, ResumableIntake):
+            intake.resume(resume_state)
+        LIVENESS.progressed()
+        return _IntakePartition(self, intake, resume_state or 0, left_over=left_over is not None)
 
 
 class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
-    def __init__(self, source: IntakeSource, position: int) -> None:
+    def __init__(self, source: IntakeSource, intake: Intake, position: int, *, left_over: bool) -> None:
         self._source = source
-        self._intake = source.intake
+        self._intake = intake
+        self._left_over = left_over
         self._epoch_budget_bytes = source.epoch_budget_bytes
         self._epoch_bytes = 0
-        self._position = position
-        self._resumable = self._intake if isinstance(self._intake, ResumableIntake) else None
+        self._position = self._committed = position
+        self._resumable = intake if isinstance(intake, ResumableIntake) else None
         self._snapshotted: int | None = None
+        self._rests = False
 
     @override
     def next_batch(self) -> list[TelemetryBatch]:
-        if self._resumable is not None and self._snapshotted is not None:
+        LIVENESS.progressed()
+        self._rests = False
+        if self._snapshotted is not None:
             # The engine begins no epoch before the one before it is committed (tests/telflow/delivery/test_committed).
-            self._resumable.commit(self._snapshotted)
+            self._commit(self._snapshotted)
             self._snapshotted = None
         if self._epoch_budget_bytes is not None and self._epoch_bytes >= self._epoch_budget_bytes:
+            self._rests = True
             return []
         source = self._source
-        wait_s = min(source.wait_s, source.patience_s)
+        wait_s = 0.0 if self._left_over else min(source.wait_s, source.patience_s)
         batches = self._intake.take(timeout_s=wait_s, max_bytes=source.max_bytes_per_poll)
         if not batches and self._intake.drained:
-            raise StopIteration
+            # What nobody will fill again is done with when its last data may be erased, too.
+            self._rests = self._left_over and self._position != self._committed
+            if not self._rests:
+                raise StopIteration
         if self._epoch_budget_bytes is not None:
             self._epoch_bytes += sum(batch.num_bytes for batch in batches)
         if self._resumable is not None:
@@ -96,7 +115,7 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
 
     @override
     def next_awake(self) -> datetime | None:
-        if self._epoch_budget_bytes is not None and self._epoch_bytes >= self._epoch_budget_bytes:
+        if self._rests:
             return None  # the engine's cooldown, until the epoch ends
         # Compared with a clock read before next_batch: "now" would wait once more for as long as next_batch did.
         return _LONG_AGO
@@ -106,3 +125,10 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
         self._epoch_bytes = 0
         self._snapshotted = self._position
         return self._position
+
+    def _commit(self, position: int) -> None:
+        self._committed = position
+        if self._resumable is not None:
+            self._resumable.commit(position)
+        if self._source.on_committed is not None and not self._left_over:
+            self._source.on_committed()

@@ -7,13 +7,17 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from bytewax.dataflow import Dataflow
 
 from connectors.otlp import BoundPorts, OtlpReceiver
 from control.account import account, accounting_table, loss_table, totals
+from control.cluster.places import placement_alone, read_places
 from control.drain import Drain, close_sources, drain_on_signal, finish_sinks, stop_parts
 from control.engine import run_dataflow
 from control.epochs import Epochs
@@ -22,11 +26,14 @@ from control.gateway_telemetry import GatewayTelemetry
 from control.screen import ACTIVE, Output, Screen
 from control.storage import Storage
 from control.target import settings_of
-from flows.gateway import FLOW_ID, GatewaySettings, build
+from flows.gateway import FLOW_ID, GatewaySettings, Share, build
 from telflow.accounting import LEDGER, Ledger
+from telflow.delivery.committed import CommittedStates
+from telflow.delivery.committed_here import CommittedHere
 from telflow.errors import ConfigError
 from telflow.memory import reuse_large_blocks
 from telflow.memory_budget import MEMORY
+from telflow.placement import ALONE, Placement
 from telflow.telemetry import LogFormat, set_up_log
 
 __all__ = ["Gateway", "run_gateway"]
@@ -37,9 +44,27 @@ _STATUS_EVERY_S = 1.0
 class Gateway:
     """A gateway in this process, for the command, the demo and tests."""
 
-    def __init__(self, settings: GatewaySettings, *, ledger: Ledger = LEDGER) -> None:
-        """Describe it; nothing is opened before `start`."""
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        ledger: Ledger = LEDGER,
+        placement: Placement = ALONE,
+        recovery_dir: Path | None = None,
+    ) -> None:
+        """Describe it; nothing is opened before `start`.
+
+        Args:
+            settings: Its settings.
+            ledger: Where records are counted.
+            placement: Which part of a cluster it is.
+            recovery_dir: Where the engine keeps the cluster's state; None: where the settings say.
+        """
         self.settings = settings
+        self._placement = placement
+        self._recovery_dir = recovery_dir
+        self._committed = CommittedHere()
+        self._left_over: list[Storage] = []
         self.drain = Drain(on_request=self._stop)
         self._ledger = ledger
         self._storage: Storage | None = None
@@ -57,19 +82,13 @@ class Gateway:
         """
         reuse_large_blocks()  # before the receiver starts its threads
         settings = self.settings
-        storage = self._storage = Storage(
-            settings.storage,
-            FLOW_ID,
-            memory_bytes=settings.intake.max_bytes,
-            retry_after_s=settings.intake.retry_after.total_seconds(),
-            queue_bytes=settings.queue_bytes,
-            dead_letters=settings.dead_letters,
-            ledger=self._ledger,
-        )
+        storage = self._storage = self._open_storage(self._placement.own)
         undecodable = settings.dead_letters is not None and settings.dead_letters.undecodable
         try:
             with _outside():
-                self._flow = build(settings, storage.intake, outgoing=storage.outgoing, ledger=self._ledger)
+                self._flow = build(
+                    settings, storage.intake, outgoing=storage.outgoing, ledger=self._ledger, share=self._share()
+                )
             self._receiver = OtlpReceiver(
                 settings.receivers.otlp,
                 storage.intake,
@@ -94,8 +113,23 @@ class Gateway:
             self._close()
             raise
 
-    def run(self) -> None:
-        """Run the flow until `drain` is requested and everything received has left it; then close the ports."""
+    @property
+    def flow(self) -> Dataflow:
+        """The dataflow, once it is started."""
+        if self._flow is None:
+            raise RuntimeError("expected start() before flow")
+        return self._flow
+
+    def run(
+        self, *, addresses: Sequence[str] | None = None, index: int = 0, backup_interval: timedelta = timedelta()
+    ) -> None:
+        """Run the flow until `drain` is requested and everything received has left it; then close the ports.
+
+        Args:
+            addresses: See `run_dataflow`.
+            index: See `run_dataflow`.
+            backup_interval: See `run_dataflow`.
+        """
         if self._flow is None or self._storage is None or self.telemetry is None:
             raise RuntimeError("expected start() before run()")
         try:
@@ -105,10 +139,48 @@ class Gateway:
                     recovery_dir=self._storage.recovery_dir,
                     epoch=self.settings.epoch_interval,
                     epochs=self._epochs,
+                    addresses=addresses,
+                    index=index,
+                    backup_interval=backup_interval,
                 )
+            self._learn_last_epoch(self._storage.recovery_dir)
             finish_sinks(self._flow)
         finally:
             self._close()
+
+    def _open_storage(self, place: str) -> Storage:
+        settings = self.settings
+        return Storage(
+            settings.storage,
+            FLOW_ID,
+            memory_bytes=settings.intake.max_bytes,
+            retry_after_s=settings.intake.retry_after.total_seconds(),
+            queue_bytes=settings.queue_bytes,
+            dead_letters=settings.dead_letters,
+            ledger=self._ledger,
+            place=place,
+            recovery_dir=self._recovery_dir,
+            committed=None if self._placement.alone else self._committed,
+            left_over=place != self._placement.own,
+        )
+
+    def _share(self) -> Share | None:
+        """Open what other workers have left to this one."""
+        if self._placement.alone or self._storage is None:
+            return None
+        left_over = {}
+        for place in self._placement.here[1:]:
+            storage = self._open_storage(place)
+            self._left_over.append(storage)
+            outgoing = replace(storage.outgoing, dead_letters=self._storage.outgoing.dead_letters)
+            left_over[place] = (storage.intake, outgoing)
+        return Share(self._placement, self._storage.recovery_dir, self._committed, left_over)
+
+    def _learn_last_epoch(self, recovery_dir: Path | None) -> None:
+        """Several hosts have each a part of the state's files, which do not tell; the next start commits the rest."""
+        if not self._placement.alone and recovery_dir is not None and len(read_places(recovery_dir)) == 1:
+            with CommittedStates(recovery_dir) as files:
+                self._committed.commit_last(files)
 
     def _stop(self) -> None:
         if self._storage is not None:
@@ -125,8 +197,9 @@ class Gateway:
             close_sources(self._flow)
         if self.telemetry is not None:
             self.telemetry.stop()
-        if self._storage is not None:
-            self._storage.close()
+        for storage in (*self._left_over, self._storage):
+            if storage is not None:
+                storage.close()
 
 
 def run_gateway(target: str | None, screen: Screen, log_format: LogFormat = LogFormat.TEXT) -> None:
@@ -145,7 +218,7 @@ def run_gateway(target: str | None, screen: Screen, log_format: LogFormat = LogF
     level = logging.INFO if ACTIVE.debug else logging.WARNING
     set_up_log(log_format, level, sys.stderr)
     settings, source = settings_of(target)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, placement=placement_alone(settings.recovery_dir))
     with drain_on_signal(gateway.drain):
         ports = gateway.start()
         _announce(screen, settings, ports, source, gateway.telemetry.address if gateway.telemetry else None)

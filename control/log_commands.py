@@ -62,9 +62,10 @@ def inspect(
         return
     rows = [(path, stats) for path in files for stats in _stats(path)]
     shown = table("log", "partition", "#entries", "#records", "#MiB", "#first", "#last", "oldest")
+    top = min((path.parent for path in files), key=lambda folder: len(folder.parts), default=Path())
     for path, stats in rows:
         shown.add_row(
-            path.name,
+            str(path.relative_to(top)),
             stats.name,
             f"{stats.entries:,}",
             f"{stats.records:,}",
@@ -102,6 +103,7 @@ def salvage(
 
 
 def _files(folder: Path | None) -> list[Path]:
+    from control.storage import place_folders
     from control.target import settings_of
     from flows.gateway import FLOW_ID
     from telflow.errors import ConfigError
@@ -109,7 +111,7 @@ def _files(folder: Path | None) -> list[Path]:
     chosen = folder or settings_of(None)[0].storage.folder(FLOW_ID)
     if chosen.is_file():
         return [chosen]
-    found = sorted(chosen.glob("*.db"))
+    found = [file for place in place_folders(chosen) for file in sorted(place.glob("*.db"))]
     if not found:
         raise ConfigError(
             f"expected a storage folder or a log in it, got {chosen}, where there is no log\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from control.exit_codes import UnavailableError
 from telflow.accounting import LEDGER, Ledger
 from telflow.delivery.committed import CommittedStates
+from telflow.delivery.committed_here import CommittedHere
 from telflow.delivery.dead_letters import DeadLetters, DeadLetterSettings
 from telflow.delivery.intake import MemoryIntake
 from telflow.delivery.log import Durability, Log, LogError, LogFull
@@ -17,8 +18,9 @@ from telflow.delivery.log_file import lock_beside
 from telflow.delivery.log_intake import LogIntake
 from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
+from telflow.placement import FIRST
 
-__all__ = ["DEAD_LETTERS", "INGEST", "QUEUES", "Storage"]
+__all__ = ["DEAD_LETTERS", "INGEST", "QUEUES", "Storage", "place_folder", "place_folders"]
 
 INGEST = "ingest.db"
 """The file of the ingest log in a storage folder."""
@@ -26,6 +28,21 @@ QUEUES = "queues.db"
 """The file of all sending queues."""
 DEAD_LETTERS = "deadletter.db"
 """The file of the dead letters."""
+_WORKER = "worker-"
+
+
+def place_folder(folder: Path, place: str) -> Path:
+    """Return where a place's logs lie in the folder of a flow: in it for the first one, below it for others.
+
+    >>> place_folder(Path("state"), "0"), place_folder(Path("state"), "1")
+    (PosixPath('state'), PosixPath('state/worker-1'))
+    """
+    return folder if place == FIRST else folder / f"{_WORKER}{place}"
+
+
+def place_folders(folder: Path) -> list[Path]:
+    """Return the folders of all places that a flow has had on this host, as far as there are any."""
+    return [path for path in (folder, *sorted(folder.glob(f"{_WORKER}*"))) if path.is_dir()]
 
 
 class Storage:
@@ -47,6 +64,10 @@ class Storage:
         queue_bytes: int = 0,
         dead_letters: DeadLetterSettings | None = None,
         ledger: Ledger = LEDGER,
+        place: str = FIRST,
+        recovery_dir: Path | None = None,
+        committed: CommittedHere | None = None,
+        left_over: bool = False,
     ) -> None:
         """Open it.
 
@@ -58,18 +79,24 @@ class Storage:
             queue_bytes: What the sending queues may hold on disk together; 0: there are none.
             dead_letters: What is kept of what nobody takes; None: nothing.
             ledger: Where it counts.
+            place: Which place of a cluster it is (`telflow.placement`).
+            recovery_dir: Where the engine keeps the state of a cluster; None: where the settings say.
+            committed: What is committed of the sinks of a cluster's worker; None: the recovery files say.
+            left_over: It is emptied, and nothing received any more; it needs no dead letters of its own.
 
         Raises:
             UnavailableError: The folder or a file in it cannot be used; another process has it.
         """
         self._settings = settings
-        self._folder = settings.folder(flow_id)
+        self._folder = place_folder(settings.folder(flow_id), place)
+        self._place = place
+        self._committed = committed
         self._lock: int | None = None
         self._logs: list[Log | DeadLetters] = []
-        self.recovery_dir = settings.recovery_dir(flow_id)
+        self.recovery_dir = recovery_dir or settings.recovery_dir(flow_id)
         self.intake: MemoryIntake | LogIntake
         self.outgoing = IN_MEMORY
-        if self.recovery_dir is not None:
+        if settings.recovery_dir(flow_id) is not None:
             self._lock = self._locked()
         try:
             if settings.durability == "memory":
@@ -80,7 +107,9 @@ class Storage:
                     INGEST, max_bytes=settings.max_bytes, max_age_s=None if age is None else age.total_seconds()
                 )
                 self.intake = LogIntake(log, max_bytes=memory_bytes, retry_after_s=retry_after_s, ledger=ledger)
-                self.outgoing = self._open_outgoing(queue_bytes, dead_letters)
+                self.outgoing = self._open_outgoing(queue_bytes, None if left_over else dead_letters)
+            if left_over:
+                self.intake.close()
         except BaseException:
             self.close()
             raise
@@ -123,6 +152,8 @@ class Storage:
                     min_free_bytes=self._settings.min_free_bytes,
                 )
             self._logs.append(dead_letters)
+        if self._committed is not None:
+            return Outgoing(queues, dead_letters, self._committed.at(self._place))
         committed = None if self.recovery_dir is None else CommittedStates(self.recovery_dir)
         return Outgoing(queues, dead_letters, committed)
 

@@ -9,7 +9,8 @@ Every part is optional and built from `GatewaySettings`, which is what `telflow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,6 +27,7 @@ from connectors.intake_source import IntakeSource
 from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource, is_place
 from connectors.merged_source import MergedSource
 from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
+from connectors.placed_sink import PlacedSink
 from connectors.quarantine import QuarantineSettings, QuarantineSink
 from flows.telemetry_settings import TelemetrySettings
 from operators import (
@@ -58,13 +60,16 @@ from telflow.aggregation import AggregateSettings
 from telflow.batch import TelemetryBatch
 from telflow.condition import Condition
 from telflow.delivery.committed import CommittedStates
+from telflow.delivery.committed_here import CommittedHere
 from telflow.delivery.dead_letters import DeadLetterSettings
 from telflow.delivery.intake import Intake
 from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 from telflow.governance import Redactor
 from telflow.memory_budget import MemorySettings
+from telflow.placement import Placement, key_at
 from telflow.sampling import Function, leaves
+from telflow.schema import Signal
 from telflow.settings import Duration, Settings, Switchable
 
 __all__ = [
@@ -72,6 +77,7 @@ __all__ = [
     "GatewaySettings",
     "IntakeSettings",
     "ReceiversSettings",
+    "Share",
     "build",
     "check",
     "deliver",
@@ -86,6 +92,9 @@ FLOW_ID = "gateway"
 """Name of the dataflow, and of its folder in the user's state home."""
 _EPOCH = timedelta(seconds=1)
 _ARCHIVE_EPOCH = timedelta(seconds=10)
+_INTAKE = "intake"
+_WAIT_S = 0.02
+_WAIT_BESIDE_PEERS_S = 0.005
 
 
 class ReceiversSettings(Settings):
@@ -221,6 +230,23 @@ class GatewaySettings(Settings):
         return sum(sizes) + (self.archive.queue_size if self.archive is not None else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One worker's part of a gateway that runs, or has run, in a cluster.
+
+    Attributes:
+        placement: Which places it has.
+        recovery_dir: Where the engine keeps the cluster's state.
+        committed: What is committed of its sinks.
+        left_over: What workers that are no more have left at the places that it empties.
+    """
+
+    placement: Placement
+    recovery_dir: Path | None
+    committed: CommittedHere
+    left_over: Mapping[str, tuple[Intake, Outgoing]]
+
+
 def build(
     settings: GatewaySettings,
     intake: Intake,
@@ -228,6 +254,7 @@ def build(
     outgoing: Outgoing = IN_MEMORY,
     ledger: Ledger = LEDGER,
     flow_id: str = FLOW_ID,
+    share: Share | None = None,
 ) -> Dataflow:
     """Return the gateway's dataflow; the caller runs a receiver that fills `intake`.
 
@@ -239,15 +266,18 @@ def build(
         outgoing: Where what is not delivered yet survives.
         ledger: Where outcomes are counted.
         flow_id: Name of the dataflow; recovery knows it by that.
+        share: This worker's part of a cluster; None: there is no other worker, and never was.
 
     Raises:
         ConfigError: A part cannot be set up: a folder is not writable, a pattern does not compile.
         ArchiveError: The archive is damaged.
     """
     flow = Dataflow(flow_id)
-    stream = op.input("receive", flow, _source(settings, intake, outgoing, ledger, f"{flow_id}.receive"))
+    recovery_dir = settings.recovery_dir if share is None else share.recovery_dir
+    source = _source(settings, intake, outgoing, ledger, f"{flow_id}.receive", share)
+    stream: Stream[TelemetryBatch] = op.input("receive", flow, source)
     if settings.coalesce is not None:
-        by_signal = op.key_on("by_signal", stream, lambda batch: batch.signal.value)
+        by_signal = op.key_on("by_signal", stream, _signal_keys(share))
         stream = op.key_rm("coalesced", coalesce("coalesce", by_signal, settings.coalesce))
     stream = op.key_rm("partitioned", partition("partition", stream, "tenant"))
     for number, condition in enumerate(settings.drop):
@@ -257,50 +287,98 @@ def build(
         stream = edit_attributes("edit_attributes", stream, settings.edit_attributes)
     if settings.redact is not None:
         redacted = redact("redact", stream, settings.redact, ledger)
-        deliver("quarantine", redacted.quarantined, QuarantineSink(settings.quarantine, ledger=ledger))
+        kept_apart = _shared(
+            lambda _: {"quarantine": QuarantineSink(settings.quarantine, ledger=ledger)}, outgoing, share
+        )
+        deliver("quarantine", redacted.quarantined, kept_apart["quarantine"], share=share)
         stream = redacted.kept
-    metrics = _metrics(settings, stream, ledger)
+    keeps_state = recovery_dir is not None
+    metrics = _metrics(settings, stream, ledger, keeps_state=keeps_state)
     if settings.tail_sampling is not None:
         # Batches are held as they come, each of one tenant; so what comes out of them is, too.
-        stream = tail_sampling("tail_sampling", stream, _at_end(settings.tail_sampling, settings), ledger=ledger)
+        stream = tail_sampling(
+            "tail_sampling", stream, _at_end(settings.tail_sampling, keeps_state=keeps_state), ledger=ledger
+        )
     if metrics:
         unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
         stream = op.merge("with_metrics", stream, *unkeyed)
-    for number, (name, sink) in enumerate(_sinks(settings, outgoing, ledger).items()):
-        deliver(name, stream, sink, copies=ledger if number else None)
+    sinks = _shared(lambda out: _sinks(settings, out, ledger), outgoing, share)
+    for number, (name, sink) in enumerate(sinks.items()):
+        deliver(name, stream, sink, copies=ledger if number else None, share=share)
     return flow
 
 
-def _at_end(part: _Part, settings: GatewaySettings) -> _Part:
+def _at_end(part: _Part, *, keeps_state: bool) -> _Part:
     """Close windows at the end where no recovery would bring them back after a stop."""
-    emit_on_eof = getattr(part, "emit_on_eof", False) or settings.recovery_dir is None
+    emit_on_eof = getattr(part, "emit_on_eof", False) or not keeps_state
     return part.model_copy(update={"emit_on_eof": emit_on_eof})
 
 
 def _metrics(
-    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger
+    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger, *, keeps_state: bool
 ) -> dict[str, KeyedStream[TelemetryBatch]]:
     """Metrics made of what passes, by a name for a step; each batch is of one tenant."""
     made: dict[str, KeyedStream[TelemetryBatch]] = {}
     if settings.span_metrics is not None:
         by_tenant = op.key_on("by_tenant", stream, tenant_of)
-        chosen = _at_end(settings.span_metrics, settings)
+        chosen = _at_end(settings.span_metrics, keeps_state=keeps_state)
         made["metrics"] = span_metrics("span_metrics", by_tenant, chosen, ledger=ledger).metrics
     if settings.count is not None:
-        made["counts"] = count_records("count", stream, _at_end(settings.count, settings), ledger=ledger)
+        made["counts"] = count_records("count", stream, _at_end(settings.count, keeps_state=keeps_state), ledger=ledger)
     if settings.sum is not None:
-        made["sums"] = sum_values("sum", stream, _at_end(settings.sum, settings), ledger=ledger)
+        made["sums"] = sum_values("sum", stream, _at_end(settings.sum, keeps_state=keeps_state), ledger=ledger)
     if settings.log_metrics is not None:
-        made["of_logs"] = log_metrics("log_metrics", stream, _at_end(settings.log_metrics, settings), ledger=ledger)
+        made["of_logs"] = log_metrics(
+            "log_metrics", stream, _at_end(settings.log_metrics, keeps_state=keeps_state), ledger=ledger
+        )
     for name, aggregation in settings.aggregate.items():
-        chosen_here = _at_end(aggregation, settings)
+        chosen_here = _at_end(aggregation, keeps_state=keeps_state)
         out = aggregate_with(f"aggregate_{name}", stream, chosen_here, ledger=ledger)
         made[f"aggregated_{name}"] = to_metrics(f"metrics_{name}", out.rows, chosen_here, ledger)
     return made
 
 
+def _intake_source(settings: GatewaySettings, intake: Intake, share: Share | None) -> IntakeSource:
+    if share is None:
+        return IntakeSource(intake, epoch_budget_bytes=settings.epoch_max_bytes)
+    placement = share.placement
+    return IntakeSource(
+        intake,
+        partition=placement.named(_INTAKE, placement.own),
+        wait_s=_WAIT_S if placement.workers == 1 else _WAIT_BESIDE_PEERS_S,
+        epoch_budget_bytes=settings.epoch_max_bytes,
+        others={placement.named(_INTAKE, place): left for place, (left, _) in share.left_over.items()},
+        on_committed=share.committed.commit,
+    )
+
+
+def _signal_keys(share: Share | None) -> Callable[[TelemetryBatch], str]:
+    if share is None:
+        return lambda batch: batch.signal.value
+    placement = share.placement
+    # What is gathered may be gathered anywhere, so it is where it came in: nothing need cross processes for it.
+    keys = {signal: key_at(signal.value, placement.worker, placement.workers) for signal in Signal}
+    return lambda batch: keys[batch.signal]
+
+
+def _shared(
+    make: Callable[[Outgoing], Mapping[str, Sink]], outgoing: Outgoing, share: Share | None
+) -> Mapping[str, Sink]:
+    """Make sinks, in a cluster at each place of this worker."""
+    if share is None:
+        return make(outgoing)
+    left_over = {place: make(left) for place, (_, left) in share.left_over.items()}
+    by_place = {share.placement.own: make(outgoing), **left_over}
+    return {
+        name: PlacedSink(share.placement, {place: sinks[name] for place, sinks in by_place.items()}, share.committed)
+        for name in by_place[share.placement.own]
+    }
+
+
 @operator
-def deliver(step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger | None = None) -> None:
+def deliver(
+    step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger | None = None, share: Share | None = None
+) -> None:
     """Hand batches to one of several sinks.
 
     Args:
@@ -308,6 +386,7 @@ def deliver(step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger
         up: Batches, each of one tenant. All sinks get the same objects.
         sink: Where they go.
         copies: Counts what the sink gets as copies, which all sinks but one of a stream get; None for that one.
+        share: This worker's part of a cluster, in which data leaves from the worker it is on.
     """
     if copies is not None:
 
@@ -315,7 +394,11 @@ def deliver(step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger
             copies.add_batch(Outcome.DERIVED, batch, component=step_id, reason="copy")
 
         up = tap("copies", up, count)
-    op.output("write", op.key_on("by_tenant", up, tenant_of), sink)
+    if share is None:
+        op.output("write", op.key_on("by_tenant", up, tenant_of), sink)
+        return
+    own = share.placement.own
+    op.output("write", op.key_on("by_place", up, lambda _: own), sink)
 
 
 def check(settings: GatewaySettings) -> None:
@@ -335,22 +418,28 @@ def tenant_of(batch: TelemetryBatch) -> str:
     return batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py() or NO_KEY
 
 
-def _source(
-    settings: GatewaySettings, intake: Intake, outgoing: Outgoing, ledger: Ledger, step_id: str
+def _source(  # noqa: PLR0917 - what `build` was given
+    settings: GatewaySettings,
+    intake: Intake,
+    outgoing: Outgoing,
+    ledger: Ledger,
+    step_id: str,
+    share: Share | None,
 ) -> IntakeSource | MergedSource:
-    received = IntakeSource(intake, epoch_budget_bytes=settings.epoch_max_bytes)
+    received = _intake_source(settings, intake, share)
+    recovery_dir = settings.recovery_dir if share is None else share.recovery_dir
     kafka: list[KafkaSource] = []
     if settings.receivers.kafka is not None:
         # Nobody is told that a message cannot be decoded, so it is kept where anything is.
         source = KafkaSource(
             settings.receivers.kafka,
-            recovery_dir=settings.recovery_dir,
+            recovery_dir=recovery_dir,
             epoch_budget_bytes=settings.epoch_max_bytes,
             dead_letters=outgoing.dead_letters,
             ledger=ledger,
         )
         kafka.append(source)
-    retired = _read_before(settings.recovery_dir, step_id)
+    retired = _read_before(recovery_dir, step_id)
     return MergedSource(received, *kafka, retired=retired) if kafka or retired else received
 
 

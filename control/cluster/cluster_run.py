@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,20 +14,17 @@ from typing import Any
 
 from control.account import merged_accounts
 from control.cluster.control_socket import serve
+from control.cluster.described import describe
 from control.cluster.hosts import Agent, Hosts, RemoteNode
 from control.cluster.node import Events, LocalNode, Node
 from control.cluster.settings import LOCAL, ClusterSettings, one_host, refuse_public
 from control.cluster.supervisor import Supervisor, Version
-from control.exit_codes import ExitCode, FlowError, UnavailableError
-from control.flow_file import is_settings_file
 from control.recovery_store import locked
 from control.screen import Output, Screen
 from telflow.configuration import load
 from telflow.errors import ConfigError, TelflowError
 
 __all__ = ["run_cluster", "state_dir"]
-
-_ERRORS = {int(ExitCode.USAGE): ConfigError, int(ExitCode.UNAVAILABLE): UnavailableError}
 
 
 def run_cluster(
@@ -46,7 +40,7 @@ def run_cluster(
     """Run a flow on several workers until it ends or is told to stop.
 
     Args:
-        target: The flow's file or module.
+        target: The flow's file or module, or a gateway's settings; empty: the usual settings.
         screen: Where to say what happens.
         workers: How many on this host; instead of a cluster file.
         cluster_file: The cluster's hosts.
@@ -61,21 +55,21 @@ def run_cluster(
         UnavailableError: A folder or port cannot be used.
         TelflowError: Workers were lost too often.
     """
-    if is_settings_file(target) or not target:
-        raise ConfigError(
-            f"--workers, --cluster: expected a flow's file or module, got {target or 'the gateway'}; "
-            "a gateway runs in one process"
-        )
-    flow_id = _flow_id(target)
-    if cluster_file is not None:
-        settings = load(cluster_file, ClusterSettings)
+    settings = None if cluster_file is None else load(cluster_file, ClusterSettings)
+    me = LOCAL if settings is None else _this_host(settings, host)
+    # For settings that are the same file on all hosts: `${env:TELFLOW_HOST}`; workers inherit it.
+    os.environ["TELFLOW_HOST"] = me
+    os.environ["TELFLOW_ADDRESS"] = "127.0.0.1" if settings is None else settings.hosts[me].address
+    described = describe(target)
+    flow_id = described.flow_id
+    if settings is not None:
         if recovery_dir is not None:
             settings = settings.model_copy(update={"recovery_dir": recovery_dir})
     else:
-        settings = one_host(workers or 1, recovery_dir or state_dir(flow_id), backup_interval)
+        own = Path(described.recovery_dir) if described.recovery_dir is not None else state_dir(flow_id)
+        settings = one_host(workers or 1, recovery_dir or own, backup_interval)
     refuse_public(settings)
-    me = _this_host(settings, host)
-    version = Version(target, flow_id, workers or settings.workers)
+    version = Version(target, flow_id, workers or settings.workers, described.storage)
     with locked(settings.recovery_dir_of(me), f"the flow {flow_id}"):
         if me == settings.first:
             asyncio.run(_supervise(settings, version, me, screen))
@@ -110,7 +104,10 @@ async def _supervise(settings: ClusterSettings, version: Version, me: str, scree
             case {"do": "scale", "workers": int(count)} if count >= 1:
                 await supervisor.change(replace(supervisor.version, workers=count))
             case {"do": "roll", "target": str(target)}:
-                await supervisor.change(replace(supervisor.version, target=target))
+                version = replace(supervisor.version, target=target)
+                if version.storage is not None:
+                    version = replace(version, storage=(await asyncio.to_thread(describe, target)).storage)
+                await supervisor.change(version)
             case _:
                 raise TelflowError(f"expected an order, got {request}")
         return {"flow": supervisor.version.flow_id, "workers": supervisor.version.workers}
@@ -175,15 +172,3 @@ def _this_host(settings: ClusterSettings, host: str | None) -> str:
     if host not in settings.hosts:
         raise ConfigError(f"--host: expected one of {', '.join(settings.hosts)}, got {host}")
     return host
-
-
-def _flow_id(target: str) -> str:
-    """Load the flow in a process that ends: what a flow imports has no place in the supervisor."""
-    command = [sys.executable, "-P", "-m", "telflow", "graph", target, "--output", "json"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode == 0:
-        return str(json.loads(done.stdout.splitlines()[-1])["name"])
-    text = done.stderr
-    with contextlib.suppress(ValueError, KeyError, IndexError):
-        text = json.loads(done.stderr.splitlines()[-1])["error"]["message"]
-    raise _ERRORS.get(done.returncode, FlowError)(text.strip())

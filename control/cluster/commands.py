@@ -111,11 +111,14 @@ def _shown(found: dict[str, Any]) -> list[Any]:
         nodes.add_row(*(str(node[name]) for name in _NODES))
     counts = [n for n in _COUNTS if any(w.get(n) for w in found["workers"])]
     columns = ["#worker", "host", "#pid", "state", "#epoch", "#behind", "#heard", "#memory"]
-    workers = table(*columns, *(f"#{name.replace('_', ' ')}" for name in counts))
+    listens = any(worker["endpoints"] for worker in found["workers"])
+    columns += [f"#{name.replace('_', ' ')}" for name in counts] + ["listens at"] * listens
+    workers = table(*columns)
     for worker in found["workers"]:
         memory = "" if worker["rss_bytes"] is None else f"{worker['rss_bytes'] / (1 << 20):.0f} MiB"
         shown = [worker["index"], worker["node"], worker["pid"], worker["state"], worker["epoch"]]
         shown += [worker["epochs_behind"], f"{worker['heard_s_ago']:.1f} s ago", memory]
         shown += [f"{worker.get(name, 0):,}" for name in counts]
+        shown += [", ".join(f"{name} {address}" for name, address in worker["endpoints"].items())] * listens
         workers.add_row(*("" if value is None else str(value) for value in shown))
     return [*lines, nodes, workers]

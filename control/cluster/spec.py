@@ -23,6 +23,8 @@ class WorkerSpec:
         target: The flow's file or module, or the gateway's settings; None for the usual settings.
         recovery_dir: Folder of the state; None keeps none.
         backup_interval_s: How long old state is kept.
+        places: All places of the cluster, for a gateway (`telflow.placement`).
+        here: Those that are this worker's.
         parent: Process id of the supervisor.
         channel: File descriptor of the socket to it.
     """
@@ -35,6 +37,8 @@ class WorkerSpec:
     target: str | None
     recovery_dir: Path
     backup_interval_s: float = 0.0
+    places: tuple[str, ...] = ()
+    here: tuple[str, ...] = ()
     parent: int = 0
     channel: int = -1
 
@@ -51,4 +55,5 @@ class WorkerSpec:
         True
         """
         data: dict[str, Any] = json.loads(text)
-        return cls(**{**data, "addresses": tuple(data["addresses"]), "recovery_dir": Path(data["recovery_dir"])})
+        lists = {name: tuple(data[name]) for name in ("addresses", "places", "here")}
+        return cls(**{**data, **lists, "recovery_dir": Path(data["recovery_dir"])})

@@ -15,11 +15,13 @@ from typing import Any
 
 from control.cluster.judge import Loss, Member, blame, judge
 from control.cluster.node import Event, Events, Frontiers, Node, Plan, free_ports
+from control.cluster.places import grow_places
 from control.cluster.restarts import Restarts
 from control.cluster.settings import ClusterSettings
 from control.cluster.spec import WorkerSpec
 from control.exit_codes import ExitCode, FlowError, UnavailableError
 from telflow.errors import ConfigError, TelflowError
+from telflow.placement import places_of
 
 __all__ = ["ChangeError", "Supervisor", "Version"]
 
@@ -44,14 +46,16 @@ class Version:
     """What runs: a flow and how many workers.
 
     Attributes:
-        target: The flow's file or module.
+        target: The flow's file or module, or a gateway's settings.
         flow_id: The flow's name.
         workers: How many.
+        storage: Folder of what a gateway keeps on each host; None for a flow, which keeps nothing.
     """
 
     target: str
     flow_id: str
     workers: int
+    storage: str | None = None
 
 
 class Supervisor:
@@ -125,6 +129,7 @@ class Supervisor:
         """
         if self._changed is not None or self._stopping:
             raise ChangeError("expected a cluster that runs, got one that is just being changed or stopped")
+        self._check(version)
         self._changed = asyncio.get_running_loop().create_future()
         self._before, self.version = self.version, version
         self._again = True
@@ -142,6 +147,7 @@ class Supervisor:
             UnavailableError: Something that it needs cannot be used.
             TelflowError: Workers were lost too often, or the last drain took too long.
         """
+        self._check(self.version)
         try:
             while True:
                 loss = await self._generation()
@@ -237,15 +243,34 @@ class Supervisor:
                 return False
         return not self._stopping
 
+    def _check(self, version: Version) -> None:
+        hosts = len(self._settings.hosts)
+        if version.storage is not None and version.workers < hosts:
+            raise ChangeError(
+                f"expected at least one worker on each of {hosts} hosts, got {version.workers}: what a host has "
+                "received and not sent yet lies on its own disk"
+            )
+        if version.storage != self.version.storage:
+            raise ChangeError(
+                f"expected the storage {self.version.storage}, got {version.storage}: what was received and not sent "
+                "yet would stay behind"
+            )
+
     async def _start(self) -> None:
         settings, version = self._settings, self.version
         self._trying = self._before is not None
         placed = settings.placed(version.workers)
+        places: dict[str, int] = {}
+        if version.storage is not None:
+            places = grow_places(
+                settings.recovery_dir_of(settings.first), {host: placed.count(host) for host in settings.hosts}
+            )
         addresses = self._addresses(placed)
         now_s = self._now_s()
         self.members = [Member(n, host, addresses[n], now_s) for n, host in enumerate(placed)]
         for number, (name, node) in enumerate(self._nodes.items()):
             mine = [n for n, host in enumerate(placed) if host == name]
+            share = [places_of(places, name, number, len(mine)) if places else ((), ()) for number in range(len(mine))]
             workers = tuple(
                 WorkerSpec(
                     index=n,
@@ -256,6 +281,8 @@ class Supervisor:
                     target=version.target,
                     recovery_dir=settings.recovery_dir_of(name).absolute(),
                     backup_interval_s=settings.backup_interval.total_seconds(),
+                    places=share[n - mine[0]][0],
+                    here=share[n - mine[0]][1],
                 )
                 for n in mine
             )
@@ -427,6 +454,7 @@ class Supervisor:
                     "epoch": reached.get(member.index),
                     "epochs_behind": None if member.index not in reached else newest - reached[member.index],
                     "rss_bytes": member.beat.get("rss_bytes"),
+                    "endpoints": member.beat.get("endpoints", {}),
                     **member.beat.get("counts", {}),
                 }
                 for member in self.members

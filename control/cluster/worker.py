@@ -67,11 +67,12 @@ class _DrainState:
     def __init__(self) -> None:
         self.drain: Drain | None = None
         self.input_open: Callable[[], bool] = lambda: True
+        self.endpoints: dict[str, str] = {}
 
     def facts(self) -> dict[str, Any]:
         balances: list[Balance] = list(LEDGER.balance().values())
         counts = {name: sum(getattr(balance, name) for balance in balances) for name in _COUNTS}
-        return {"input_open": self.input_open(), "counts": counts}
+        return {"input_open": self.input_open(), "counts": counts, "endpoints": self.endpoints}
 
 
 def _asks(pulse: Pulse) -> Callable[[int, FrameType | None], None]:
@@ -87,6 +88,26 @@ def _asks(pulse: Pulse) -> Callable[[int, FrameType | None], None]:
 
 
 def _run(spec: WorkerSpec, pulse: Pulse, state: _DrainState) -> None:
+    if spec.places:
+        _run_gateway(spec, pulse, state)
+    else:
+        _run_flow(spec, pulse, state)
+
+
+def _run_gateway(spec: WorkerSpec, pulse: Pulse, state: _DrainState) -> None:
+    from control.cluster.gateway_worker import endpoints, gateway_of
+
+    gateway = gateway_of(spec)
+    pulse.on_drain(gateway.drain.request)
+    state.endpoints = endpoints(gateway, gateway.start())
+    # No heartbeat of its own: the intake's source is asked on every worker, and epochs are shortest with one input.
+    pulse.tell(ready={"flow_id": gateway.flow.flow_id})
+    pulse.wait_for_go()
+    backup_interval = timedelta(seconds=spec.backup_interval_s)
+    gateway.run(addresses=spec.addresses, index=spec.index, backup_interval=backup_interval)
+
+
+def _run_flow(spec: WorkerSpec, pulse: Pulse, state: _DrainState) -> None:
     loaded = load_flow(spec.target or "")
     flow = loaded.flow
     drain = Drain(on_request=lambda: stop_parts(flow))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from telflow.delivery.committed import CommittedStates
+from telflow.delivery.committed_here import CommittedAt
 from telflow.delivery.dead_letters import DeadLetters
 from telflow.delivery.log import Log
 
@@ -23,7 +24,7 @@ class Outgoing:
 
     queues: Log | None = None
     dead_letters: DeadLetters | None = None
-    committed: CommittedStates | None = None
+    committed: CommittedStates | CommittedAt | None = None
 
 
 IN_MEMORY = Outgoing()

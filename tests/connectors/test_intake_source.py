@@ -86,3 +86,25 @@ def test_the_end_of_a_closed_intake_is_the_end_of_the_source() -> None:
     intake.close()
     with pytest.raises(StopIteration):
         part.next_batch()
+
+
+def test_what_others_have_left_is_emptied_and_ends_when_it_may_be_erased() -> None:
+    """A partition of a worker that is no more: read, kept until its last position is committed, then over."""
+    own, left = MemoryIntake(), MemoryIntake()
+    left.accept(request())
+    left.close()
+    committed = []
+    source = IntakeSource(
+        own, partition="intake@1", wait_s=0, others={"intake@2": left}, on_committed=lambda: committed.append(1)
+    )
+    assert source.list_parts() == ["intake@1", "intake@2"]
+    mine, other = (source.build_part("in", part, None) for part in source.list_parts())
+    assert len(list(other.next_batch())) == 1
+    with pytest.raises(StopIteration):
+        other.next_batch()
+    assert not committed
+    mine.next_batch()
+    mine.snapshot()
+    assert not committed
+    mine.next_batch()
+    assert committed == [1]
