@@ -108,6 +108,8 @@ class Gateway:
                 logs=storage.logs,
             )
             MEMORY.apply(settings.memory)
+            if settings.telemetry is not None:
+                self._ledger.max_tenants = settings.telemetry.max_tenants
             if self.drain.requested:  # before there was anything to stop
                 self._stop()
             with _outside(always=True):

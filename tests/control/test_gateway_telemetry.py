@@ -128,6 +128,25 @@ def test_refusals_and_the_log_are_told(tmp_path: Path) -> None:
     assert f"telflow_receiver_refused_requests_total{{{labels}}} 1.0" in text
 
 
+def test_names_in_the_tenant_header_do_not_fill_the_counts(tmp_path: Path) -> None:
+    """A sender with ever new tenants: two are counted apart, the rest together, and the accounts agree."""
+    given = settings(tmp_path, telemetry={"endpoint": "127.0.0.1:0", "max_tenants": 2})
+    given["receivers"]["otlp"]["tenant_header"] = "tenant"
+    ledger = Ledger()
+    with running(given, ledger) as (_, address, receiver):
+        for number in range(6):
+            options = OtlpClientSettings.http(f"http://{receiver}").with_header("tenant", f"name-{number}")
+            with OtlpClient(options) as client:
+                client.send(batch_from_message(request_message(Signal.LOGS, 3), Signal.LOGS, None))
+        wait_until(lambda: sum(b.delivered for b in ledger.balance().values()) == 18)
+        found = metrics(address)
+        assert found["telflow_receiver_accepted_log_records_total"] == 18
+        assert found["telflow_records_in_flight"] == 0
+        assert found["telflow_account_balanced"] == 1
+    received = {row.tenant: row.count for row in ledger.rows() if row.outcome is Outcome.RECEIVED}
+    assert received == {"name-0": 3, "name-1": 3, "_other": 12}
+
+
 def test_an_account_that_does_not_agree_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody has to ask: the check runs by itself, and says it in the log."""
     telemetry = {"endpoint": "127.0.0.1:0", "check_interval": "50ms"}
