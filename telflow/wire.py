@@ -16,7 +16,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -125,12 +125,14 @@ def _pack(batch: TelemetryBatch) -> bytes:
     return _joined(_FINGERPRINTS[batch.signal], batch.signal, batch.unknown_fields, tables)
 
 
-def to_ipc_bytes(signal: Signal, tables: Tables, unknown_fields: int) -> bytes:
-    """Write tables as versioned bytes with their schemas in them."""
-    streams = []
+def to_ipc_bytes(
+    signal: Signal, tables: Tables, unknown_fields: int, compression: Literal["lz4", "zstd"] | None = None
+) -> bytes:
+    """Write tables as versioned bytes with their schemas in them; `from_ipc_bytes` sees how they are compressed."""
+    options, streams = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False), []
     for table in tables:
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
+        with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_batch(table)
         streams.append(sink.getvalue())
     return _joined(_FORMAT, signal, unknown_fields, streams)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from telflow.sampling.packing import Packed
 from telflow.sampling.trace_index import TraceKeys
 from telflow.sampling.trace_state import UNKNOWN, Words
 from telflow.sampling.trace_table import Columns, TraceTable
@@ -64,11 +63,11 @@ class DecisionCache:
             # A part more than need be: forgetting costs a look at all.
             self._forget(len(self) - (int(self._capacity * _KEPT_WHEN_FULL) or 1))
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, Packed]:
         """Return everything as plain data that later changes do not touch."""
         return self._table.state(self._table.in_order())
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, Packed]) -> None:
         """Take over what `state` returned, as far as there is room."""
         self._table.restore(state)
         if len(self) > self._capacity:

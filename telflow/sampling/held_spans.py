@@ -77,7 +77,7 @@ class HeldSpans:
         if not self._here.all():
             self._shrink(np.flatnonzero(self._here))
         rows = np.arange(len(self._here), dtype=np.uint32) if self._rows is None else self._rows
-        self._saved = {"version": _STATE_VERSION, "spans": self._batch.to_ipc_bytes(), "rows": rows}
+        self._saved = {"version": _STATE_VERSION, "spans": self._batch.to_ipc_bytes("lz4"), "rows": rows}
         return self._saved
 
     @classmethod
@@ -116,19 +116,18 @@ class HeldSpans:
     def _kept(
         self, places: npt.NDArray[np.int64], verdicts: Words, step_id: str, ledger: Ledger
     ) -> TelemetryBatch | None:
-        keep = verdicts < NEVER
-        if not keep.all():
-            for verdict, reason in _REASONS.items():
-                dropped = places[verdicts == verdict]
-                for tenant, count in self._count_by_tenant(dropped).items():
-                    ledger.add(Outcome.DROPPED, self._batch.signal, tenant, count, component=step_id, reason=reason)
-            places, verdicts = places[keep], verdicts[keep]
-        if not len(places):
+        for verdict, reason in _REASONS.items():
+            for tenant, count in self._count_by_tenant(places[verdicts == verdict]).items():
+                ledger.add(Outcome.DROPPED, self._batch.signal, tenant, count, component=step_id, reason=reason)
+        # By place in the batch: that is their order, without sorting.
+        by_place = np.full(self._batch.num_rows, NEVER, np.uint64)
+        by_place[places] = verdicts
+        kept = np.flatnonzero(by_place < NEVER)
+        if not kept.size:
             return None
-        order = np.argsort(places)
-        some = self._batch.take(places[order]).compact()
+        some = self._batch.take(kept).compact()
         before = some.records["trace_state"]
-        after = raise_thresholds(before, trace_words(some.records["trace_id"])[1], verdicts[order])
+        after = raise_thresholds(before, trace_words(some.records["trace_id"])[1], by_place[kept])
         return some if after is before else some.with_column("trace_state", after)
 
     def _count_by_tenant(self, places: npt.NDArray[np.int64]) -> dict[str, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from telflow.sampling.decider import TraceFacts
+from telflow.sampling.packing import Packed
 from telflow.sampling.trace_index import Ints, TraceKeys
 from telflow.sampling.trace_state import UNKNOWN, Words, randomness
 from telflow.sampling.trace_table import Columns, TraceTable
@@ -136,7 +135,7 @@ class OpenTraces:
         slots = self.by_age()
         self.deadline[slots] = -(-self.deadline[slots] * before // after)
 
-    def state(self, order: Ints) -> dict[str, npt.NDArray[Any]]:
+    def state(self, order: Ints) -> dict[str, Packed]:
         """Return everything as plain data that later changes do not touch.
 
         Args:
@@ -144,6 +143,13 @@ class OpenTraces:
         """
         return self._table.state(order)
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], bits: Words) -> None:
-        """Take over what `state` returned, with the bits of today's predicates."""
-        self._table.restore({**state, "bits": bits})
+    def restore(self, state: Mapping[str, Packed], translate: Callable[[Words], Words]) -> None:
+        """Take over what `state` returned.
+
+        Args:
+            state: Of the same version.
+            translate: Makes the bits of today's predicates of those that were saved.
+        """
+        self._table.restore(state)
+        slots = self.by_age()
+        self._table["bits"][slots] = translate(self._table["bits"][slots])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from telflow.sampling.packing import packed, unpacked
 from telflow.sampling.span_facts import Rows, SpanFacts
 from telflow.sampling.trace_index import Ints
 from telflow.sampling.trace_state import Words
@@ -23,7 +24,14 @@ _GONE = -1
 
 _SPANS: dict[str, type] = {"segment": np.int32, "row": np.uint32, "slot": np.int32}
 _DECIDED: dict[str, type] = {"segment": np.int32, "row": np.uint32, "verdict": np.uint64}
-_SEGMENTS: dict[str, type] = {"bytes": np.int64, "count": np.int64, "left": np.int64, "last_due": np.int64}
+_SEGMENTS: dict[str, type] = {
+    "bytes": np.int64,
+    "count": np.int64,
+    "left": np.int64,
+    "first_due": np.int64,
+    "last_due": np.int64,
+}
+_ANY_TIME = -(2**63)
 _SMALLEST = 1024
 
 
@@ -56,7 +64,7 @@ class Segments:
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        # By segment: bytes and number of the spans when they came, how many are left, when the last of them is due.
+        # By segment: bytes and number of the spans when they came, how many are left, between which ticks they are due.
         self._segments: dict[str, npt.NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in _SEGMENTS.items()}
         # By span: its segment, its row there, the slot of its trace. With room for more behind.
         self._spans: dict[str, npt.NDArray[Any]] = {name: np.empty(_SMALLEST, dtype) for name, dtype in _SPANS.items()}
@@ -83,15 +91,17 @@ class Segments:
         Args:
             segments: None of them empty.
             slots: Of the trace of each span.
-            deadlines: In which tick each span is decided at the latest.
+            deadlines: In which tick each span is decided, unless something hastens it.
         """
         first, counts = len(self._names), np.array([len(facts) for facts in segments])
+        starts = np.cumsum(counts) - counts
         self._names += [facts.segment for facts in segments]
         new = {
             "bytes": np.array([facts.num_bytes for facts in segments]),
             "count": counts,
             "left": counts,
-            "last_due": np.maximum.reduceat(deadlines, np.cumsum(counts) - counts),
+            "first_due": np.minimum.reduceat(deadlines, starts),
+            "last_due": np.maximum.reduceat(deadlines, starts),
         }
         self._segments = {name: np.concatenate([column, new[name]]) for name, column in self._segments.items()}
         count = self._count + len(slots)
@@ -102,6 +112,10 @@ class Segments:
         self._spans["row"][here] = np.concatenate([facts.rows for facts in segments])
         self._spans["slot"][here] = slots
         self._count = count
+
+    def hasten(self, tick: int) -> None:
+        """Say that some traces, whichever, may be decided in this tick already."""
+        np.minimum(self._segments["first_due"], tick, out=self._segments["first_due"])
 
     def decide(self, decided: Decided) -> Iterator[Released]:
         """Let traces be decided; yield what segments let go of."""
@@ -135,12 +149,10 @@ class Segments:
 
         The slot is -1 where the trace is decided.
         """
-        spans = {name: column[: self._count] for name, column in self._spans.items()}
-        bounds = np.searchsorted(spans["segment"], np.arange(len(self._names) + 1)).tolist()
         for number, name in enumerate(self._names):
-            here = slice(bounds[number], bounds[number + 1])
             if name in names:
-                yield name, spans["row"][here], spans["slot"][here]
+                here = self._rows_of(number, number)
+                yield name, self._spans["row"][here], self._spans["slot"][here]
 
     def state(self, places: Ints) -> dict[str, Any]:
         """Return everything as plain data that later changes do not touch.
@@ -152,24 +164,27 @@ class Segments:
         spans = {name: column[: self._count] for name, column in self._spans.items()}
         return {
             "names": list(self._names),
-            "segments": {name: column.copy() for name, column in self._segments.items()},
-            "held": np.bincount(spans["segment"], minlength=len(self._names)),
-            "row": spans["row"].copy(),
-            "place": places[spans["slot"]].astype(np.int32),
-            "decided": dict(self._decided),
+            "segments": {name: packed(column) for name, column in self._segments.items()},
+            "held": packed(np.bincount(spans["segment"], minlength=len(self._names))),
+            "row": packed(spans["row"]),
+            "place": packed(places[spans["slot"]]),
+            "decided": {name: packed(column) for name, column in self._decided.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned; open traces have the slots that their state gives them."""
+        # Settings may be others now, so new spans may hasten what is held.
         self._names = list(state["names"])
-        self._segments = {name: state["segments"][name].copy() for name in _SEGMENTS}
-        self._decided = dict(state["decided"])
-        self._count, self._gone = len(state["row"]), 0
+        self._segments = {name: unpacked(state["segments"][name], dtype) for name, dtype in _SEGMENTS.items()}
+        self._segments["first_due"][:] = _ANY_TIME
+        self._decided = {name: unpacked(state["decided"][name], dtype) for name, dtype in _DECIDED.items()}
+        held = unpacked(state["held"], np.int64)
         self._spans = {
-            "segment": np.repeat(np.arange(len(self._names), dtype=np.int32), state["held"]),
-            "row": state["row"].copy(),
-            "slot": state["place"].copy(),
+            "segment": np.repeat(np.arange(len(self._names), dtype=np.int32), held),
+            "row": unpacked(state["row"], np.uint32),
+            "slot": unpacked(state["place"], np.int64).astype(np.int32),
         }
+        self._count, self._gone = len(self._spans["row"]), 0
 
     def rescale(self, before: int, after: int) -> None:
         """Let what is due in ticks of `before` nanoseconds be due in ticks of `after` nanoseconds."""
@@ -177,10 +192,15 @@ class Segments:
 
     def _part_with(self, decided: Decided) -> dict[str, npt.NDArray[Any]]:
         """Return the spans of traces decided now, and strike them out here."""
+        # Only in segments that still hold spans, and that have some due: most have come too lately.
+        segments = np.flatnonzero((self._segments["left"] > 0) & (self._segments["first_due"] <= decided.tick))
+        if decided.at_once:
+            segments = np.arange(len(self._names))
+        here = self._rows_of(int(segments[0]), int(segments[-1])) if segments.size else slice(0)
+        spans = {name: column[here] for name, column in self._spans.items()}
         # One more: what the slot of a span decided before, -1, finds.
         is_decided = np.zeros(decided.high + 1, bool)
         is_decided[decided.slots] = True
-        spans = {name: column[: self._count] for name, column in self._spans.items()}
         found = np.flatnonzero(is_decided[spans["slot"]])
         verdict_of = np.empty(decided.high, np.uint64)
         verdict_of[decided.slots] = decided.verdicts
@@ -192,6 +212,12 @@ class Segments:
         spans["slot"][found] = _GONE
         self._gone += len(found)
         return new
+
+    def _rows_of(self, first: int, last: int) -> slice:
+        """Return where the spans of some segments stand."""
+        # Of the column's own type: with another, searching would begin with a copy of it.
+        bounds = np.searchsorted(self._spans["segment"][: self._count], np.array([first, last + 1], np.int32))
+        return slice(*bounds.tolist())
 
     def _tidy(self) -> None:
         """Forget spans that are decided and segments that hold nothing any more."""

@@ -202,7 +202,9 @@ class TailSampler:
         )
         if self._wait_after_root is not None:
             roots = np.concatenate([facts.root for facts in pending])
-            self._traces.hasten(slots[roots], self._tick + self._wait_after_root)
+            if roots.any():
+                self._traces.hasten(slots[roots], self._tick + self._wait_after_root)
+                self._segments.hasten(self._tick + self._wait_after_root)
 
     def _keys(self, pending: list[SpanFacts]) -> TraceKeys:
         tenants = []
@@ -298,7 +300,7 @@ class TailSampler:
         self._pending = [replace(facts, bits=predicates.translate(facts.bits, names)) for facts in self._pending]
         self._pending_rows = sum(map(len, self._pending))
         self._decider.restore(state["budgets"])
-        self._traces.restore(state["traces"], predicates.translate(state["traces"]["bits"], names))
+        self._traces.restore(state["traces"], lambda bits: predicates.translate(bits, names))
         self._segments.restore(state["segments"])
         self._cache.restore(state["cache"])
         self._count = state["count"]

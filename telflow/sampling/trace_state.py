@@ -140,9 +140,9 @@ def raise_thresholds(trace_state: pa.StringArray, low: Words, thresholds: Words)
 
 def _spell(thresholds: Words, prefix: str) -> pa.StringArray:
     """Thresholds as text, each distinct one spelt once."""
-    distinct, which = np.unique(thresholds, return_inverse=True)
-    texts = [f"{prefix}{value:014x}".rstrip("0") if value else "" for value in distinct.tolist()]
-    return pa.array(texts, pa.string()).take(pa.array(which))
+    encoded = pa.array(thresholds).dictionary_encode()
+    texts = [f"{prefix}{value:014x}".rstrip("0") if value else "" for value in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(encoded.indices)
 
 
 def _joined(left: pa.StringArray, right: pa.StringArray, separator: str) -> pa.StringArray:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from telflow.sampling.packing import Packed, packed, unpacked
 from telflow.sampling.trace_index import Ints, TraceIndex, TraceKeys
 
 __all__ = ["Columns", "TraceTable"]
@@ -93,19 +94,20 @@ class TraceTable:
             slots = np.flatnonzero(self["number"] != _FREE)
         return slots[np.argsort(self._columns["number"][slots])]
 
-    def state(self, order: Ints) -> dict[str, npt.NDArray[Any]]:
+    def state(self, order: Ints) -> dict[str, Packed]:
         """Return everything as plain data that later changes do not touch.
 
         Args:
             order: What `in_order` returned.
         """
-        return {name: self._columns[name][order] for name in self._saved}
+        return {name: packed(self._columns[name][order]) for name in self._saved}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, Packed]) -> None:
         """Take over what `state` returned, into an empty table: the trace at place i of it gets the slot i."""
-        slots = self.admit(TraceKeys(*(state[name] for name in TraceKeys._fields)))
-        for name in self._saved[len(_SAVED_KEYS) :]:
-            self._columns[name][slots] = state[name]
+        columns = {name: unpacked(state[name], self._kinds[name][0]) for name in self._saved}
+        slots = self.admit(TraceKeys(*(columns.pop(name) for name in TraceKeys._fields)))
+        for name, column in columns.items():
+            self._columns[name][slots] = column
 
     def _make_room(self, count: int) -> None:
         for name, (dtype, unsaid) in self._kinds.items():

@@ -29,7 +29,7 @@ def test_every_batch_survives_pickling_and_keeping(batch: TelemetryBatch, data: 
     part = batch.slice(data.draw(st.integers(0, batch.num_rows)), data.draw(st.integers(0, batch.num_rows)))
     part = TelemetryBatch(part.signal, part.records, part.resources, part.scopes, 7)
     pickled = pickle.loads(pickle.dumps(part))  # noqa: S301 - made in this line
-    for copy in (pickled, TelemetryBatch.from_ipc_bytes(part.to_ipc_bytes())):
+    for copy in (pickled, *(TelemetryBatch.from_ipc_bytes(part.to_ipc_bytes(how)) for how in (None, "lz4", "zstd"))):
         assert copy == part
         assert copy.unknown_fields == 7
         copy.records.validate(full=True)
@@ -45,6 +45,7 @@ def test_a_slice_does_not_ship_its_parent() -> None:
     """One row in a thousand pickles to a small fraction."""
     assert len(pickle.dumps(MANY.slice(500, 1))) * 20 < len(pickle.dumps(MANY))
     assert len(MANY.slice(500, 1).to_ipc_bytes()) * 10 < len(MANY.to_ipc_bytes())
+    assert len(MANY.to_ipc_bytes("lz4")) * 2 < len(MANY.to_ipc_bytes())
 
 
 class Item:

@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from telflow.errors import ConfigError
 from telflow.sampling.decider import Decider, TraceFacts
 from telflow.sampling.policies import Policy
-from telflow.sampling.predicates import Predicates
-from telflow.sampling.settings import TailSamplingSettings
 from telflow.sampling.trace_state import NEVER, threshold_of
-from tests.sampling import Row, rows_batch
 
 POLICIES: TypeAdapter[tuple[Policy, ...]] = TypeAdapter(tuple[Policy, ...])
 HALF = 1 << 55
@@ -113,71 +109,16 @@ def test_composite_goes_in_order_and_shares_its_rate() -> None:
     assert kept.tolist() == [False] * 5 + [True] * 5
 
 
-def test_what_settings_refuse() -> None:
-    """Each with what was expected."""
-    refused: list[tuple[list[dict[str, Any]], str]] = [
-        ([], "at least 1"),
-        ([{"type": "latency", "threshold": "2s", "upper_threshold": "1s"}], "upper_threshold: expected at least"),
-        ([{"type": "latency", "threshold": "-1s"}], "duration"),
-        ([{"type": "span_count", "min_spans": 3, "max_spans": 2}], "max_spans: expected at least 3"),
-        ([{"type": "numeric_attribute", "key": "a"}], "expected min_value, max_value or both"),
-        ([{"type": "numeric_attribute", "key": "a", "min_value": 2, "max_value": 1}], "max_value: expected"),
-        ([{"type": "probabilistic", "percentage": 1e-20}], r"2\*\*-56"),
-        ([{"type": "not", "policy": {"type": "rate_limit", "spans_per_second": 1}}], "depend on the trace alone"),
-        (
-            [
-                {
-                    "type": "composite",
-                    "max_spans_per_second": 1,
-                    "parts": [{"policy": {"type": "always"}, "share": 0.6}] * 2,
-                }
-            ],
-            "shares of at most 1",
-        ),
-        ([{"type": "string_attribute", "key": str(n), "values": ["x"]} for n in range(65)], "at most 64 different"),
-    ]
-    for policies, text in refused:
-        with pytest.raises(ValidationError, match=text):
-            TailSamplingSettings.model_validate({"policies": policies})
-    with pytest.raises(ConfigError, match="at most 64"):
-        Predicates(POLICIES.validate_python([{"type": "match", "condition": {"names": [str(n)]}} for n in range(65)]))
-    others: list[tuple[dict[str, Any], str]] = [
-        ({"interval": "0s"}, "interval"),
-        ({"decision_wait": -1}, "decision_wait"),
-    ]
-    for other, text in others:
-        with pytest.raises(ValidationError, match=text):
-            TailSamplingSettings.model_validate({"policies": [{"type": "always"}]} | other)
+def test_a_function_is_asked_and_without_one_nobody_wants() -> None:
+    """A mask by name; a decider that was given no way to ask keeps nothing for it."""
+    one = decider({"type": "function", "name": "odd"})
+    case = facts(4)
+    asked: list[str] = []
 
+    def ask(name: str) -> Any:
+        asked.append(name)
+        return np.array([False, True, False, True])
 
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [
-        ({"type": "string_attribute", "key": "k", "values": ["a", "7"]}, [0, 1]),
-        ({"type": "string_attribute", "key": "k", "values": ["a*"]}, [0, 2]),
-        (
-            {"type": "string_attribute", "key": "service.name", "values": ["shop"], "source": "resource"},
-            [0, 1, 2, 3, 4],
-        ),
-        ({"type": "string_attribute", "key": "service.name", "values": ["shop"], "source": "span"}, []),
-        ({"type": "string_attribute", "key": "service.name", "values": ["shop"]}, [0, 1, 2, 3]),
-        ({"type": "numeric_attribute", "key": "k", "min_value": 1, "max_value": 7}, [1, 3]),
-        ({"type": "numeric_attribute", "key": "k", "max_value": 2.5}, [3]),
-        ({"type": "boolean_attribute", "key": "b"}, [4]),
-        ({"type": "boolean_attribute", "key": "b", "value": False}, [3]),
-        ({"type": "status", "codes": ["UNSET"]}, [1, 2, 3, 4]),
-        ({"type": "status", "codes": ["ERROR", "UNSET"]}, [0, 1, 2, 3, 4]),
-        ({"type": "match", "condition": {"attributes": {"k": ["ab"]}}}, [2]),
-    ],
-)
-def test_predicates(policy: dict[str, Any], expected: list[int]) -> None:
-    """An attribute of a span comes before that of its resource; a value of another kind does not fit."""
-    rows = [
-        Row(trace=1, span=0, error=True, attributes={"k": "a"}),
-        Row(trace=1, span=1, attributes={"k": 7}),
-        Row(trace=1, span=2, attributes={"k": "ab"}),
-        Row(trace=1, span=3, attributes={"k": 2.5, "b": False}),
-        Row(trace=1, span=4, attributes={"b": True, "service.name": "other"}),
-    ]
-    found = Predicates(POLICIES.validate_python([policy])).bits(rows_batch(rows))
-    assert np.flatnonzero(found).tolist() == expected
+    assert one.thresholds(case, 0.0, ask).tolist() == [NEVER, 0, NEVER, 0]
+    assert asked == ["odd"]
+    assert one.thresholds(case, 0.0).tolist() == [NEVER] * 4
