@@ -34,7 +34,7 @@ from telflow.errors import ConfigError
 from telflow.memory import reuse_large_blocks
 from telflow.memory_budget import MEMORY
 from telflow.placement import ALONE, Placement
-from telflow.telemetry import LogFormat, set_up_log
+from telflow.telemetry import LogFormat, Refusals, set_up_log
 
 __all__ = ["Gateway", "run_gateway"]
 
@@ -71,6 +71,7 @@ class Gateway:
         self._receiver: OtlpReceiver | None = None
         self._flow: Dataflow | None = None
         self._epochs = Epochs()
+        self._refusals = Refusals()
         self.telemetry: GatewayTelemetry | None = None
 
     def start(self) -> BoundPorts:
@@ -94,6 +95,7 @@ class Gateway:
                 storage.intake,
                 ledger=self._ledger,
                 dead_letters=storage.outgoing.dead_letters if undecodable else None,
+                refusals=self._refusals,
             )
             self.telemetry = GatewayTelemetry(
                 settings,
@@ -102,8 +104,12 @@ class Gateway:
                 ledger=self._ledger,
                 epochs=self._epochs,
                 intake_bytes=lambda: storage.intake.held_bytes,
+                refusals=self._refusals,
+                logs=storage.logs,
             )
             MEMORY.apply(settings.memory)
+            if settings.telemetry is not None:
+                self._ledger.max_tenants = settings.telemetry.max_tenants
             if self.drain.requested:  # before there was anything to stop
                 self._stop()
             with _outside(always=True):

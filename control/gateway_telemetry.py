@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from bytewax.dataflow import Dataflow
@@ -16,7 +16,9 @@ from control.telemetry_server import TelemetryServer
 from flows.gateway import GatewaySettings
 from flows.telemetry_settings import TelemetrySettings
 from telflow.accounting import Ledger
+from telflow.delivery.log import Log
 from telflow.errors import ConfigError
+from telflow.telemetry import Refusals
 
 __all__ = ["GatewayTelemetry"]
 
@@ -41,6 +43,8 @@ class GatewayTelemetry:
         ledger: Ledger,
         epochs: Epochs,
         intake_bytes: Callable[[], int],
+        refusals: Refusals | None = None,
+        logs: Mapping[str, Log] | None = None,
     ) -> None:
         """Set up; nothing is opened before `start`.
 
@@ -51,6 +55,8 @@ class GatewayTelemetry:
             ledger: The record counts.
             epochs: When its sinks were flushed.
             intake_bytes: What waits between the receivers and the flow.
+            refusals: What its receivers refused.
+            logs: Its logs on disk, by name.
         """
         self.address: str | None = None
         self._drain = drain
@@ -70,6 +76,8 @@ class GatewayTelemetry:
             intake_bytes=intake_bytes,
             intake_capacity_bytes=settings.intake.max_bytes,
             quiet_s=_quiet_s(settings, settings.telemetry),
+            refusals=refusals,
+            logs=logs,
         )
         self._server = TelemetryServer(
             split_address(settings.telemetry.endpoint), self._itself, health=self._unhealthy, readiness=self._unready

@@ -20,14 +20,18 @@ from control.flow_steps import steps_of
 from flows.telemetry_settings import MetricsExportSettings, TelemetrySettings
 from telflow.accounting import Ledger
 from telflow.delivery.circuit_breaker import CircuitState
+from telflow.delivery.log import Log
 from telflow.delivery.sending_queue import QueueStats
 from telflow.errors import DeliveryError, describe_fault
 from telflow.telemetry import (
     AccountCheck,
     MetricNames,
+    Refusals,
     account_families,
+    log_families,
     process_families,
     record_families,
+    refusal_families,
     to_batch,
 )
 
@@ -60,6 +64,8 @@ class SelfTelemetry:
         intake_bytes: Callable[[], int],
         intake_capacity_bytes: int,
         quiet_s: float,
+        refusals: Refusals | None = None,
+        logs: Mapping[str, Log] | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up; nothing runs before `start`.
@@ -73,8 +79,12 @@ class SelfTelemetry:
             intake_bytes: What waits between the receivers and the flow.
             intake_capacity_bytes: What may.
             quiet_s: How long nothing may have moved before records in flight must be explained.
+            refusals: What its receivers refused.
+            logs: Its logs on disk, by name.
             now_s: A monotonic clock.
         """
+        self._refusals = refusals or Refusals()
+        self._logs = logs or {}
         self._settings = settings
         self._names = MetricNames(settings.prefix)
         self._ledger = ledger
@@ -123,9 +133,11 @@ class SelfTelemetry:
         """Yield all metrics as they are now; this makes the object a collector of `prometheus_client`."""
         names = self._names
         yield from record_families(names, self._ledger.rows(), self._exporters)
+        yield from refusal_families(names, self._refusals.rows())
         yield from account_families(names, self.check.look())
         yield names.value("intake_held_bytes", "Bytes received that wait for the flow.", self._intake_bytes())
         yield names.value("intake_capacity_bytes", "Bytes that may.", self._intake_capacity_bytes)
+        yield from log_families(names, self._logs, time.time_ns())
         yield from self._queue_families()
         yield from self._kafka_families()
         yield from self._epoch_families()

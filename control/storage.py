@@ -52,6 +52,7 @@ class Storage:
         intake: What receivers fill: over the ingest log, or in memory.
         recovery_dir: Where the engine keeps the flow's state; None: nowhere.
         outgoing: Where destinations keep what is not delivered yet.
+        logs: The logs that are open, by what they are for: `ingest`, `queues`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Storage:
         self._place = place
         self._committed = committed
         self._lock: int | None = None
+        self.logs: dict[str, Log] = {}
         self._logs: list[Log | DeadLetters] = []
         self.recovery_dir = recovery_dir or settings.recovery_dir(flow_id)
         self.intake: MemoryIntake | LogIntake
@@ -138,6 +140,7 @@ class Storage:
                 max_age_s=max_age_s,
             )
         self._logs.append(log)
+        self.logs[Path(name).stem] = log
         return log
 
     def _open_outgoing(self, queue_bytes: int, settings: DeadLetterSettings | None) -> Outgoing:

@@ -34,6 +34,8 @@ from operators import (
     NO_KEY,
     CoalesceSettings,
     CountSettings,
+    CumulativeToDeltaSettings,
+    DeltaToCumulativeSettings,
     EditAttributesSettings,
     FilterSettings,
     LogMetricsSettings,
@@ -44,6 +46,8 @@ from operators import (
     aggregate_with,
     coalesce,
     count_records,
+    cumulative_to_delta,
+    delta_to_cumulative,
     edit_attributes,
     filter_records,
     log_metrics,
@@ -160,6 +164,13 @@ class GatewaySettings(Settings):
     memory: MemorySettings = MemorySettings()
     """What the whole process may take."""
 
+    delta_to_cumulative: Switchable[DeltaToCumulativeSettings] = None
+    """Turns delta sums and histograms into totals, as Prometheus wants them; with a `storage` on disk they survive a
+    restart."""
+
+    cumulative_to_delta: Switchable[CumulativeToDeltaSettings] = None
+    """Turns totals into deltas, for backends that add up for themselves."""
+
     exporters: Mapping[Name, OtlpExporterSettings] = {}
     """OTLP destinations by name. Each gets everything, with requests, retries and counts of its own."""
 
@@ -208,6 +219,8 @@ class GatewaySettings(Settings):
             # Metrics have no place for results that replace each other, and here nothing else takes late records.
             if aggregation.late != "drop" or aggregation.early is not None:
                 raise ValueError(f"aggregate: expected late: drop and no early results, got others in {name}")
+        if self.delta_to_cumulative is not None and self.cumulative_to_delta is not None:
+            raise ValueError("cumulative_to_delta: expected one of it and delta_to_cumulative, got both")
         if self.receivers.kafka is not None and self.recovery_dir is None:
             raise ValueError("receivers.kafka: expected storage.dir too, where the flow keeps the offsets it has read")
         return self
@@ -302,6 +315,7 @@ def build(
     if metrics:
         unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
         stream = op.merge("with_metrics", stream, *unkeyed)
+    stream = _converted(settings, stream, ledger)
     sinks = _shared(lambda out: _sinks(settings, out, ledger), outgoing, share)
     for number, (name, sink) in enumerate(sinks.items()):
         deliver(name, stream, sink, copies=ledger if number else None, share=share)
@@ -373,6 +387,15 @@ def _shared(
         name: PlacedSink(share.placement, {place: sinks[name] for place, sinks in by_place.items()}, share.committed)
         for name in by_place[share.placement.own]
     }
+
+
+def _converted(settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger) -> Stream[TelemetryBatch]:
+    """Metrics in the temporality that is asked for; each batch is of one tenant."""
+    if settings.delta_to_cumulative is not None:
+        stream = delta_to_cumulative("delta_to_cumulative", stream, settings.delta_to_cumulative, ledger=ledger)
+    if settings.cumulative_to_delta is not None:
+        stream = cumulative_to_delta("cumulative_to_delta", stream, settings.cumulative_to_delta, ledger=ledger)
+    return stream
 
 
 @operator

@@ -39,5 +39,9 @@ class TelemetrySettings(Settings):
     """When nothing has moved for so long, records in flight that nothing holds are an error; longer than a batch may
     wait anywhere in the flow. With an archive four times its `flush_interval` at least."""
 
+    max_tenants: int = Field(default=1000, ge=1)
+    """Tenants that are counted apart, the first ones to come; all others are counted together, as tenant ``_other``. A
+    bound on what a sender can make the gateway keep by writing ever new names into the tenant header."""
+
     export: Switchable[MetricsExportSettings] = None
     """Send the same metrics over OTLP; not done when not set."""

@@ -3,6 +3,8 @@
 from operators.aggregate import AggregateOut, aggregate, aggregate_with, to_metrics
 from operators.coalesce import Coalescer, CoalesceSettings, coalesce
 from operators.count import CountMetric, CountSettings, count_records
+from operators.cumulative_to_delta import CumulativeToDeltaSettings, cumulative_to_delta
+from operators.delta_to_cumulative import DeltaToCumulativeSettings, delta_to_cumulative
 from operators.edit_attributes import (
     DeleteAttributes,
     EditAttributesSettings,
@@ -34,7 +36,9 @@ __all__ = [
     "Coalescer",
     "CountMetric",
     "CountSettings",
+    "CumulativeToDeltaSettings",
     "DeleteAttributes",
+    "DeltaToCumulativeSettings",
     "Dimension",
     "EditAttributesSettings",
     "FilterSettings",
@@ -59,6 +63,8 @@ __all__ = [
     "aggregate_with",
     "coalesce",
     "count_records",
+    "cumulative_to_delta",
+    "delta_to_cumulative",
     "edit_attributes",
     "edit_batch",
     "filter_batch",

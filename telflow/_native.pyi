@@ -106,6 +106,9 @@ def screen(signal: str, payload: bytes, json: bool, most: int) -> tuple[bytes, i
         DecodeError: The payload is not what the official library reads.
     """
 
+def count_records(signal: str, payload: bytes) -> int:
+    """How many records a request in protobuf bytes has, without decoding them; 0 when it is malformed."""
+
 # redact.rs
 
 class Redactor:

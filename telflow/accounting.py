@@ -21,7 +21,20 @@ import pyarrow.compute as pc
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
 
-__all__ = ["LEDGER", "Balance", "Ledger", "LedgerRow", "Outcome", "count_by_tenant", "share_out", "split_by_tenant"]
+__all__ = [
+    "LEDGER",
+    "OTHER_TENANTS",
+    "Balance",
+    "Ledger",
+    "LedgerRow",
+    "Outcome",
+    "count_by_tenant",
+    "share_out",
+    "split_by_tenant",
+]
+
+OTHER_TENANTS = "_other"
+"""Under this name the ledger counts the tenants that are too many to be counted apart."""
 
 
 class Outcome(enum.StrEnum):
@@ -80,14 +93,32 @@ class Balance:
 class Ledger:
     """Thread-safe record counts, cheap enough for every batch.
 
+    A tenant's name may come from a request's header, so their number has a bound: the first `max_tenants` are counted
+    apart, all later ones together as `OTHER_TENANTS`. Which a tenant is among never changes, so the counts of each name
+    still obey the law.
+
     >>> ledger = Ledger()
     >>> ledger.add(Outcome.RECEIVED, Signal.TRACES, "acme", 512, component="otlp")
     >>> ledger.add(Outcome.DROPPED, Signal.TRACES, "acme", 2, component="export", reason="refused")
     >>> ledger.balance()["acme", Signal.TRACES].in_flight
     510
+    >>> few = Ledger(max_tenants=1)
+    >>> for tenant in ("acme", "beta", "gamma", "acme"):
+    ...     few.add(Outcome.RECEIVED, Signal.LOGS, tenant, 1, component="otlp")
+    >>> [(row.tenant, row.count) for row in few.rows()]
+    [('_other', 2), ('acme', 2)]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_tenants: int = 1000) -> None:
+        """Begin.
+
+        Args:
+            max_tenants: How many tenants are counted apart; records without a tenant always are. The attribute may be
+                changed until there are more.
+        """
+        self.max_tenants = max_tenants
+        self._apart: set[str] = {""}
+        self._full = False
         self._lock = threading.Lock()
         self._counts: dict[tuple[Outcome, Signal, str, str, str], int] = {}
 
@@ -103,9 +134,18 @@ class Ledger:
             raise ValueError(f"ledger: expected a count of at least 0, got {count} ({outcome}, {component})")
         if not count:
             return
-        key = (outcome, signal, tenant or "", component, reason)
         with self._lock:
+            key = (outcome, signal, self._counted_as(tenant or ""), component, reason)
             self._counts[key] = self._counts.get(key, 0) + count
+
+    def _counted_as(self, tenant: str) -> str:
+        if tenant in self._apart:
+            return tenant
+        if self._full or len(self._apart) > self.max_tenants:
+            self._full = True  # for good: one who was counted among the others must stay there
+            return OTHER_TENANTS
+        self._apart.add(tenant)
+        return tenant
 
     def add_batch(self, outcome: Outcome, batch: TelemetryBatch, *, component: str, reason: str = "") -> None:
         """Add every record of `batch` under the tenant its resource belongs to."""

@@ -12,7 +12,7 @@ from telflow import _native
 from telflow.codec import Encoding
 from telflow.schema import Signal
 
-__all__ = ["Screened", "screen"]
+__all__ = ["Screened", "count_records", "screen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,25 @@ class Screened:
 
     payload: bytes
     rejected: int
+
+
+def count_records(payload: bytes, signal: Signal, encoding: Encoding) -> int:
+    """Count the records of a request without decoding it, by the lengths its messages have in protobuf.
+
+    It costs some nanoseconds a record, which a receiver has left that refuses for want of room.
+
+    Args:
+        payload: An Export*ServiceRequest.
+        signal: What it carries.
+        encoding: How it is written.
+
+    Returns:
+        The spans, log records or data points; 0 when it is malformed, or JSON, which only decoding could tell.
+
+    >>> count_records(bytes.fromhex("0a0412021200"), Signal.LOGS, "protobuf")
+    1
+    """
+    return _native.count_records(signal, payload) if encoding == "protobuf" else 0
 
 
 def screen(payload: bytes, signal: Signal, encoding: Encoding, max_record_bytes: int) -> Screened | None:

@@ -16,10 +16,11 @@ from typing import NoReturn, TypeAlias
 import grpc
 
 from connectors.otlp.client_certificates import ClientNames
-from connectors.otlp.protocol import RPC_METHODS, ExportHandler, ExportRequest, Refusal
+from connectors.otlp.protocol import RPC_METHODS, ExportHandler, ExportRequest, OnRefusal, Refusal, ignore
 from connectors.otlp.settings import GrpcKeepaliveSettings, GrpcServerSettings, TlsServerSettings, split_address
 from telflow.errors import ConfigError, describe_fault
 from telflow.schema import Signal
+from telflow.screening import count_records
 
 __all__ = ["GrpcServer"]
 
@@ -41,6 +42,7 @@ class GrpcServer:
         *,
         tenant_header: str | None = None,
         reuse_port: bool = False,
+        on_refusal: OnRefusal = ignore,
     ) -> None:
         """Describe the server; `start` opens the port.
 
@@ -49,10 +51,11 @@ class GrpcServer:
             handler: What is done with requests.
             tenant_header: Metadata key that names the tenant; None: not asked for.
             reuse_port: Share the port with other processes.
+            on_refusal: Told of every request that is refused; what gRPC itself refuses, nobody is told of.
         """
         self._settings = settings
         header = tenant_header.lower() if tenant_header else None
-        self._methods = _ExportMethods(handler, header, ClientNames.of(settings.tls))
+        self._methods = _ExportMethods(handler, header, ClientNames.of(settings.tls), on_refusal)
         self._reuse_port = reuse_port
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -109,8 +112,11 @@ class GrpcServer:
 class _ExportMethods:
     """The Export methods, one per signal."""
 
-    def __init__(self, handler: ExportHandler, tenant_header: str | None, clients: ClientNames | None) -> None:
+    def __init__(
+        self, handler: ExportHandler, tenant_header: str | None, clients: ClientNames | None, on_refusal: OnRefusal
+    ) -> None:
         self._handler = handler
+        self._on_refusal = on_refusal
         self._tenant_header = tenant_header
         self._clients = clients
 
@@ -129,11 +135,14 @@ class _ExportMethods:
                     self._clients.check_grpc(context.auth_context())
                 request = ExportRequest(signal, "protobuf", payload, self._tenant(context), context.peer())
                 return self._handler.handle(request)
-            except Refusal as refusal:
-                _abort(context, refusal)
+            except Refusal as error:
+                refusal = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
                 _LOG.error("%s request from %s: internal error %s", signal, context.peer(), describe_fault(error))
-                _abort(context, Refusal.internal())
+                refusal = Refusal.internal()
+            refusal.records = count_records(payload, signal, "protobuf")
+            self._on_refusal(signal, refusal)
+            _abort(context, refusal)
 
         return grpc.unary_unary_rpc_method_handler(export)
 

@@ -17,11 +17,21 @@ from aiohttp.http_exceptions import HttpProcessingError
 from connectors.otlp.client_certificates import ClientNames
 from connectors.otlp.compression import CONTENT_ENCODINGS, CorruptBodyError, TooLargeError, decompress
 from connectors.otlp.cors import Cors
+from connectors.otlp.http_connections import ConnectionServer, most_connections
 from connectors.otlp.loop_thread import LoopThread
-from connectors.otlp.protocol import HTTP_PATHS, ExportHandler, ExportRequest, Refusal, status_bytes
+from connectors.otlp.protocol import (
+    HTTP_PATHS,
+    ExportHandler,
+    ExportRequest,
+    OnRefusal,
+    Refusal,
+    ignore,
+    status_bytes,
+)
 from connectors.otlp.settings import HttpServerSettings, TlsServerSettings, split_address
 from telflow.codec import Encoding
 from telflow.errors import ConfigError, describe_fault
+from telflow.screening import count_records
 
 __all__ = ["HttpServer"]
 
@@ -43,6 +53,7 @@ class HttpServer:
         *,
         tenant_header: str | None = None,
         reuse_port: bool = False,
+        on_refusal: OnRefusal = ignore,
     ) -> None:
         """Describe the server; `start` opens the port.
 
@@ -51,18 +62,20 @@ class HttpServer:
             handler: What is done with requests.
             tenant_header: Header that names the tenant; None: not asked for.
             reuse_port: Share the port with other processes.
+            on_refusal: Told of every request that is refused.
         """
         self._settings = settings
         self._handler = handler
         self._tenant_header = tenant_header
         self._reuse_port = reuse_port
+        self._on_refusal = on_refusal
         self._cors = None if settings.cors is None else Cors(settings.cors, headers=filter(None, [tenant_header]))
         self._knows_clients = settings.tls is not None and settings.tls.client_ca_file is not None
         self._clients = ClientNames.of(settings.tls)
         self._connected_s: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
         self._loop: LoopThread | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._web: web.Server | None = None
+        self._web: ConnectionServer | None = None
         self._listener: asyncio.Server | None = None
         self._reading_bytes = 0  # of bodies that are still arriving, or announced
 
@@ -97,8 +110,12 @@ class HttpServer:
 
     async def _listen(self, context: ssl.SSLContext | None) -> int:
         host, port = split_address(self._settings.endpoint)
-        self._web = web.Server(
+        header_timeout_s = self._settings.read_header_timeout.total_seconds()
+        self._web = ConnectionServer(
             self._answer,
+            max_connections=most_connections(self._settings.max_connections),
+            header_timeout_s=header_timeout_s,
+            on_refusal=self._on_refusal,
             access_log=None,
             auto_decompress=False,
             read_bufsize=_READ_BYTES,
@@ -106,7 +123,13 @@ class HttpServer:
             keepalive_timeout=self._settings.idle_timeout.total_seconds(),
         )
         self._listener = await asyncio.get_running_loop().create_server(
-            self._web, host, port, ssl=context, reuse_port=self._reuse_port or None, backlog=1024
+            self._web,
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else header_timeout_s,
+            reuse_port=self._reuse_port or None,
+            backlog=1024,
         )
         return int(self._listener.sockets[0].getsockname()[1])
 
@@ -147,6 +170,7 @@ class HttpServer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             _LOG.error("request from %s: internal error %s", request.remote, describe_fault(error))
             answer = Refusal.internal()
+        self._on_refusal(_SIGNALS.get(request.path), answer)
         # JSON for a sender that speaks neither encoding: a person may read it.
         encoding = encoding or "json"
         response = _response(answer.http_status, status_bytes(answer.status(), encoding), encoding)
@@ -195,7 +219,11 @@ class HttpServer:
 
             def take() -> bytes:
                 payload = body if compression == "identity" else _content(body, compression, limit)
-                return self._handler.handle(ExportRequest(signal, encoding, payload, tenant, peer))
+                try:
+                    return self._handler.handle(ExportRequest(signal, encoding, payload, tenant, peer))
+                except Refusal as refusal:
+                    refusal.records = count_records(payload, signal, encoding)
+                    raise
 
             return await asyncio.get_running_loop().run_in_executor(self._pool, take)
         finally:

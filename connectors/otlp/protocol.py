@@ -5,7 +5,7 @@ Both servers answer through one `Refusal`, so a sender hears the same over gRPC 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,9 @@ __all__ = [
     "RPC_METHODS",
     "ExportHandler",
     "ExportRequest",
+    "OnRefusal",
     "Refusal",
+    "ignore",
     "resolve_tenant",
     "retry_after_s",
     "status_bytes",
@@ -39,6 +41,19 @@ HTTP_PATHS = {signal: f"/v1/{signal}" for signal in Signal}
 """Default URL path of each signal."""
 
 _LONGEST_TENANT = 256
+_REASONS = {
+    400: "malformed",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "unknown path",
+    405: "wrong method",
+    408: "too slow",
+    413: "too large",
+    415: "unknown content",
+    429: "throttled",
+    500: "internal error",
+    503: "overloaded",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         violations: (field path, description) of each place in the request that is wrong.
         retry_after_s: Seconds after which the same request may be accepted; None when it never will.
         challenge: How to identify, for HTTP's WWW-Authenticate; None when that is not what is wrong.
+        records: How many records the request has, where its payload was there to be counted.
     """
 
     def __init__(
@@ -112,6 +128,16 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
         self.message = message
         self.violations = violations
         self.retry_after_s = retry_after_s
+        self.records = 0
+
+    @property
+    def reason(self) -> str:
+        """Why, in a fixed word or two, to be counted by.
+
+        >>> Refusal.forbidden("certificates of example.test may not send here").reason
+        'forbidden'
+        """
+        return _REASONS.get(self.http_status, "other")
 
     @classmethod
     def undecodable(cls, error: DecodeError) -> Refusal:
@@ -160,6 +186,14 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
             delay.FromNanoseconds(round(self.retry_after_s * 1e9))
             details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
         return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+
+OnRefusal = Callable[[Signal | None, Refusal], object]
+"""Told of a refused request: what it was to carry, None where that is unknown, and why it was refused."""
+
+
+def ignore(signal: Signal | None, refusal: Refusal) -> None:
+    """Tell nobody of a refused request."""
 
 
 def status_bytes(status: status_pb2.Status, encoding: Encoding) -> bytes:

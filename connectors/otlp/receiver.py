@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from connectors.otlp.grpc_server import GrpcServer
 from connectors.otlp.http_server import HttpServer
-from connectors.otlp.protocol import ExportHandler
+from connectors.otlp.protocol import ExportHandler, OnRefusal, ignore
 from connectors.otlp.reception import Reception
 from connectors.otlp.record_limit import RecordLimit
 from connectors.otlp.settings import OtlpReceiverSettings
@@ -18,6 +18,7 @@ from telflow.accounting import LEDGER, Ledger
 from telflow.delivery.dead_letters import DeadLetters
 from telflow.delivery.intake import Intake
 from telflow.errors import ConfigError
+from telflow.telemetry.refusals import Refusals
 
 __all__ = ["BoundPorts", "OtlpReceiver"]
 
@@ -46,6 +47,7 @@ class OtlpReceiver:
         name: str = "otlp",
         ledger: Ledger = LEDGER,
         dead_letters: DeadLetters | None = None,
+        refusals: Refusals | None = None,
         now_unix_nano: Callable[[], int] = time.time_ns,
     ) -> None:
         """Describe the receiver; `start` opens its ports.
@@ -56,6 +58,7 @@ class OtlpReceiver:
             name: The component's name in the ledger and in error messages.
             ledger: Where received records are counted.
             dead_letters: Keeps requests that cannot be decoded; None: they are only refused.
+            refusals: Where refused requests are counted; None: nowhere.
             now_unix_nano: The clock of arrival times.
         """
         self._name = name
@@ -68,11 +71,24 @@ class OtlpReceiver:
         if dead_letters is not None:
             handler = KeepUndecodable(handler, dead_letters, tenant=whose, component=name, now_unix_nano=now_unix_nano)
         header, reuse_port = settings.tenant_header, settings.reuse_port
+        self._refusals = refusals
         self._grpc = self._http = None
         if settings.grpc is not None:
-            self._grpc = GrpcServer(settings.grpc, handler, tenant_header=header, reuse_port=reuse_port)
+            self._grpc = GrpcServer(
+                settings.grpc, handler, tenant_header=header, reuse_port=reuse_port, on_refusal=self._counted("grpc")
+            )
         if settings.http is not None:
-            self._http = HttpServer(settings.http, handler, tenant_header=header, reuse_port=reuse_port)
+            self._http = HttpServer(
+                settings.http, handler, tenant_header=header, reuse_port=reuse_port, on_refusal=self._counted("http")
+            )
+
+    def _counted(self, transport: str) -> OnRefusal:
+        refusals, name = self._refusals, self._name
+        if refusals is None:
+            return ignore
+        return lambda signal, refusal: refusals.add(
+            name, transport, signal or "", refusal.reason, records=refusal.records
+        )
 
     def start(self) -> BoundPorts:
         """Open the ports and serve.

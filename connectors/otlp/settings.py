@@ -183,11 +183,19 @@ class HttpServerSettings(Settings):
     read_timeout: Duration = Field(default=timedelta(seconds=30), gt=timedelta())
     """A request whose body has not arrived completely after this time is refused with 408."""
 
+    read_header_timeout: Duration = Field(default=timedelta(seconds=30), gt=timedelta())
+    """A new connection whose first request's headers, and with TLS whose handshake, are not complete after this time is
+    closed (408)."""
+
     threads: int = Field(default=8, ge=1)
     """Requests decompressed and decoded at a time; more wait."""
 
+    max_connections: int | None = Field(default=None, ge=1)
+    """Connections open at a time; further ones are told to come back (503) and closed. By default three quarters of the
+    files the process may have open (``ulimit -n``)."""
+
     idle_timeout: Duration = Field(default=timedelta(seconds=75), gt=timedelta())
-    """Close a connection on which nothing was sent for this time since its last request."""
+    """Close a connection on which no complete request headers have come for this time since its last request."""
 
     max_connection_age: Duration | None = Field(default=None, ge=timedelta(milliseconds=100))
     """Close a connection with its first answer after this time, so that connections spread over workers that share a

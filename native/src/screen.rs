@@ -124,6 +124,11 @@ fn records(mut reader: Reader<'_>, levels: &[Level]) -> Result<(u64, usize), Par
     Ok((count, bytes))
 }
 
+/// How many records a request in protobuf bytes has, found by its lengths alone; 0 when these do not add up.
+pub fn count(signal: Signal, payload: &[u8]) -> u64 {
+    records(Reader::new(payload), levels(signal)).map_or(0, |(count, _)| count)
+}
+
 /// Bytes of a message besides its records.
 fn shared_len(message: Reader<'_>, below: &[Level]) -> Result<usize, ParseError> {
     Ok(message.rest().len() - records(message, below)?.1)
@@ -180,6 +185,13 @@ fn py_screen<'py>(
     Ok(screened.map(|(kept, refused)| (PyBytes::new(py, &kept), refused)))
 }
 
+#[pyfunction]
+fn count_records(py: Python<'_>, signal: &str, payload: &[u8]) -> PyResult<u64> {
+    let signal = Signal::parse(signal)?;
+    Ok(py.detach(|| count(signal, payload)))
+}
+
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(count_records, m)?)?;
     m.add_function(wrap_pyfunction!(py_screen, m)?)
 }

@@ -17,8 +17,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from telflow.accounting import LedgerRow, Outcome
 from telflow.schema import Signal
 from telflow.telemetry.accounts import AccountState
+from telflow.telemetry.refusals import RefusalRow
 
-__all__ = ["MetricNames", "account_families", "process_families", "record_families"]
+__all__ = ["MetricNames", "account_families", "process_families", "record_families", "refusal_families"]
 
 _ITEMS = {Signal.TRACES: "spans", Signal.METRICS: "metric_points", Signal.LOGS: "log_records"}
 _STARTED_S = time.time()
@@ -90,6 +91,26 @@ def record_families(names: MetricNames, rows: Iterable[LedgerRow], exporters: Ma
                 known[f"processor_refused_{item}"].add_metric((row.component, row.reason, row.tenant), row.count)
     yield everything
     yield from known.values()
+
+
+def refusal_families(names: MetricNames, rows: Iterable[RefusalRow]) -> Iterator[Metric]:
+    """Yield what receivers refused: requests, and the records in those whose payload was there to be counted."""
+    labels = ("receiver", "transport", "reason")
+    requests = names.counter(
+        "receiver_refused_requests", "Requests refused.", ("receiver", "transport", "signal", "reason")
+    )
+    items = {
+        signal: names.counter(
+            f"receiver_refused_{item}", f"{item.replace('_', ' ').capitalize()} in refused requests.", labels
+        )
+        for signal, item in _ITEMS.items()
+    }
+    for row in rows:
+        requests.add_metric((row.receiver, row.transport, row.signal, row.reason), row.requests)
+        if row.signal:
+            items[Signal(row.signal)].add_metric((row.receiver, row.transport, row.reason), row.records)
+    yield requests
+    yield from items.values()
 
 
 def account_families(names: MetricNames, state: AccountState) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import shutil
@@ -103,6 +104,47 @@ def test_metrics_follow_the_records(tmp_path: Path) -> None:
             assert (status, json.loads(body)["reasons"]) == (503, ["the gateway is being stopped"])
             assert get(address, "/healthz")[0] == 200
             gateway.drain.requested = False
+
+
+def test_refusals_and_the_log_are_told(tmp_path: Path) -> None:
+    """What was refused stands beside what was accepted; the ingest log says what it holds and what its safety cost."""
+    with running(settings(tmp_path), Ledger()) as (_, address, receiver):
+        send(receiver, 7)
+        found = metrics(address)
+        assert "telflow_receiver_refused_requests_total" not in found
+        assert found["telflow_log_appended_entries_total"] == 1
+        assert found["telflow_log_appended_bytes_total"] > 7 * 4
+        assert found["telflow_log_commits_total"] == 1
+        assert found["telflow_log_commit_seconds_total"] > 0
+        assert found["telflow_log_capacity_bytes"] >= 4 << 30
+        wait_until(lambda: metrics(address)["telflow_log_entries"] == 0)
+        assert metrics(address)["telflow_log_oldest_age_seconds"] == 0
+        client = http.client.HTTPConnection(receiver, timeout=60)
+        client.request("POST", "/v1/logs", b"\xff", {"Content-Type": "application/x-protobuf"})
+        assert client.getresponse().status == 400
+        client.close()
+        text = get(address, "/metrics")[2]
+    labels = 'reason="malformed",receiver="otlp",signal="logs",transport="http"'
+    assert f"telflow_receiver_refused_requests_total{{{labels}}} 1.0" in text
+
+
+def test_names_in_the_tenant_header_do_not_fill_the_counts(tmp_path: Path) -> None:
+    """A sender with ever new tenants: two are counted apart, the rest together, and the accounts agree."""
+    given = settings(tmp_path, telemetry={"endpoint": "127.0.0.1:0", "max_tenants": 2})
+    given["receivers"]["otlp"]["tenant_header"] = "tenant"
+    ledger = Ledger()
+    with running(given, ledger) as (_, address, receiver):
+        for number in range(6):
+            options = OtlpClientSettings.http(f"http://{receiver}").with_header("tenant", f"name-{number}")
+            with OtlpClient(options) as client:
+                client.send(batch_from_message(request_message(Signal.LOGS, 3), Signal.LOGS, None))
+        wait_until(lambda: sum(b.delivered for b in ledger.balance().values()) == 18)
+        found = metrics(address)
+        assert found["telflow_receiver_accepted_log_records_total"] == 18
+        assert found["telflow_records_in_flight"] == 0
+        assert found["telflow_account_balanced"] == 1
+    received = {row.tenant: row.count for row in ledger.rows() if row.outcome is Outcome.RECEIVED}
+    assert received == {"name-0": 3, "name-1": 3, "_other": 12}
 
 
 def test_an_account_that_does_not_agree_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,9 +6,11 @@ import threading
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from telflow import Signal, TelemetryBatch
-from telflow.accounting import LEDGER, Balance, Ledger, LedgerRow, Outcome, count_by_tenant
+from telflow.accounting import LEDGER, OTHER_TENANTS, Balance, Ledger, LedgerRow, Outcome, count_by_tenant
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES
 from tests.oracle import Row
 
@@ -107,3 +109,50 @@ def test_concurrent_additions_are_not_lost() -> None:
 def test_the_process_has_a_ledger() -> None:
     """Components that are given no ledger share one."""
     assert isinstance(LEDGER, Ledger)
+
+
+@settings(deadline=None)
+@given(
+    moves=st.lists(st.tuples(st.sampled_from(list(Outcome)), st.integers(0, 30), st.integers(1, 5)), max_size=200),
+    most=st.integers(1, 8),
+)
+def test_the_law_holds_for_the_tenants_counted_together(moves: list[tuple[Outcome, int, int]], most: int) -> None:
+    """Whatever comes in whatever order: the first tenants as they would be alone, the others' sums under one name."""
+    exact, bounded = Ledger(max_tenants=1000), Ledger(max_tenants=most)
+    first: list[str] = []
+    for outcome, number, count in moves:
+        tenant = f"tenant-{number}"
+        if tenant not in first:
+            first.append(tenant)
+        for ledger in (exact, bounded):
+            ledger.add(outcome, Signal.LOGS, tenant, count, component="step")
+    apart = set(first[:most])
+    wanted: dict[str, dict[str, int]] = {}
+    for (tenant, _), balance in exact.balance().items():
+        sums = wanted.setdefault(tenant if tenant in apart else OTHER_TENANTS, {})
+        for name in Outcome:
+            sums[name] = sums.get(name, 0) + getattr(balance, name)
+    assert {tenant: Balance(**sums) for tenant, sums in wanted.items()} == {
+        tenant: balance for (tenant, _), balance in bounded.balance().items()
+    }
+
+
+def test_records_without_a_tenant_take_no_tenants_place() -> None:
+    """They are counted apart, however many tenants there are."""
+    ledger = Ledger(max_tenants=1)
+    for tenant in ("a", "b", None, "a", ""):
+        ledger.add(Outcome.RECEIVED, Signal.LOGS, tenant, 1, component="step")
+    assert [(row.tenant, row.count) for row in ledger.rows()] == [("", 2), (OTHER_TENANTS, 1), ("a", 2)]
+
+
+def test_one_who_was_counted_among_the_others_stays_there() -> None:
+    """Also when the bound is raised later: else what came in under one name would go out under another."""
+    ledger = Ledger(max_tenants=1)
+    ledger.add(Outcome.RECEIVED, Signal.LOGS, "a", 1, component="step")
+    ledger.add(Outcome.RECEIVED, Signal.LOGS, "b", 1, component="step")
+    ledger.max_tenants = 1000
+    ledger.add(Outcome.DELIVERED, Signal.LOGS, "b", 1, component="step")
+    assert {tenant: balance.in_flight for (tenant, _), balance in ledger.balance().items()} == {
+        "a": 1,
+        OTHER_TENANTS: 0,
+    }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from telflow import Signal
 from telflow.errors import DecodeError
-from telflow.screening import screen
+from telflow.screening import count_records, screen
 from tests.oracle import REQUESTS, canonical
 from tests.otlp_json import parse, to_dict
 from tests.strategies import requests, thorough
@@ -80,6 +80,22 @@ def test_exactly_the_large_records_are_left_out(signal: Signal, data: st.DataObj
         assert found is not None
         assert found.rejected == rejected
         assert canonical(REQUESTS[signal].FromString(found.payload)) == canonical(request)
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+@thorough(60)
+@given(data=st.data())
+def test_records_are_counted_without_decoding(signal: Signal, data: st.DataObject) -> None:
+    """As many as the official library finds."""
+    request = data.draw(requests(signal))
+    payload = request.SerializeToString()
+    assert count_records(payload, signal, "protobuf") == _reference(request, signal, -1)
+    assert count_records(dumps(to_dict(request)).encode(), signal, "json") == 0
+
+
+def test_a_malformed_request_has_no_records() -> None:
+    """What cannot be walked through is not guessed."""
+    assert count_records(b"\x0a\xff", Signal.LOGS, "protobuf") == 0
 
 
 @pytest.mark.parametrize("signal", list(Signal))

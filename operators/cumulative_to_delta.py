@@ -1,0 +1,62 @@
+"""cumulative_to_delta: sums and histograms that say the total become ones that say what was added.
+
+For backends that add up for themselves. A stream of points is identified, kept and reset as the OpenTelemetry metrics
+data model says; rules: `telflow.metric_streams.to_delta`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bytewax.dataflow import Stream, operator
+
+from telflow.accounting import LEDGER, Ledger
+from telflow.batch import TelemetryBatch
+from telflow.metric_points import Temporality
+from telflow.metric_streams import CumulativeToDeltaSettings, Selector, ToDelta, convert_streams, split_by_stream
+
+__all__ = ["CumulativeToDeltaSettings", "cumulative_to_delta"]
+
+
+@operator
+def cumulative_to_delta(
+    step_id: str,
+    up: Stream[TelemetryBatch],
+    settings: CumulativeToDeltaSettings,
+    clock: Callable[[], int] = time.time_ns,
+    ledger: Ledger = LEDGER,
+) -> Stream[TelemetryBatch]:
+    """Convert cumulative sums (monotonic), histograms and exponential histograms to deltas.
+
+    Everything else passes. All points of a stream are worked on at one place, whatever worker received them; what they
+    are compared with survives restarts and changes of the number of workers. Points that become no delta are counted
+    in the ledger as dropped: `initial value`, `duplicate`, `out of order`, `overlapping`, `no recorded value`,
+    `too many streams`.
+
+    Args:
+        step_id: Unique ID.
+        up: Batches of any signal and tenant.
+        settings: See `CumulativeToDeltaSettings`.
+        clock: System time in Unix nanoseconds; event time is not believed beyond it.
+        ledger: Where dropped points are counted.
+
+    Returns:
+        Batches with converted points in place of those that came.
+
+    >>> import bytewax.operators as op
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from telflow.schema import Signal
+    >>> out: list[TelemetryBatch] = []
+    >>> flow = Dataflow("example")
+    >>> points = op.input("points", flow, TestingSource([TelemetryBatch.empty(Signal.METRICS)]))
+    >>> op.output("deltas", cumulative_to_delta("delta", points, CumulativeToDeltaSettings()), TestingSink(out))
+    >>> run_main(flow)
+    """
+    selector = Selector(settings, Temporality.CUMULATIVE)
+
+    def split(batch: TelemetryBatch) -> tuple[TelemetryBatch | None, list[tuple[str, TelemetryBatch]]]:
+        return split_by_stream(batch, settings.shards, selector.chosen)
+
+    return convert_streams(step_id, up, split, lambda: ToDelta(settings), clock=clock, ledger=ledger)
