@@ -22,6 +22,7 @@ from telflow.codec import Encoding, decode, encode, encode_split
 from telflow.delivery.dead_letters import DeadLetters
 from telflow.delivery.log import Entry
 from telflow.errors import DeliveryError, EncodeError
+from telflow.liveness import LIVENESS
 from telflow.schema import Signal
 
 if TYPE_CHECKING:
@@ -227,8 +228,7 @@ class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
             if error is None:
                 return
             if error is Verdict.FULL:
-                self._producer.poll(_WAIT_S)
-                self._repeat()
+                self._wait()
             else:
                 self._on_delivery(message, error)
                 return
@@ -294,8 +294,12 @@ class _KafkaPartition(StatefulSinkPartition[TelemetryBatch, int]):
             if self._out_of_time():
                 self._give_up([])
                 return
-            self._producer.poll(_WAIT_S)
-            self._repeat()
+            self._wait()
+
+    def _wait(self) -> None:
+        LIVENESS.waiting()  # on purpose: brokers that do not answer must not make the worker look hung
+        self._producer.poll(_WAIT_S)
+        self._repeat()
 
     def _out_of_time(self) -> bool:
         return self._sink.deadline_s is not None and self._sink.now_s() >= self._sink.deadline_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from telflow.batch import TelemetryBatch
 from telflow.codec import decode
 from telflow.delivery.dead_letters import DeadLetterReader, DeadLetters
 from telflow.errors import ConfigError, DeliveryError
+from telflow.liveness import Liveness
 from telflow.schema import Signal
 from tests.batches import spans
 from tests.connectors.otlp.conftest import request_message
@@ -333,3 +335,36 @@ def test_an_empty_batch_is_no_message(broker: Broker, topic: str) -> None:
     assert write(KafkaSink(settings(broker, topic), ledger=ledger), spans([]), logs([])) == 2
     assert not broker.messages(topic)
     assert not counts(ledger)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_worker_that_waits_for_brokers_is_not_taken_for_a_hung_one(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of an epoch and with a full buffer it says again and again that it waits on purpose."""
+    said: list[float] = []
+
+    class Watched(Liveness):
+        def waiting(self) -> None:
+            super().waiting()
+            said.append(self.look().progress_age_s or 0.0)
+
+    ticks = itertools.count()
+    watched = Watched(lambda: float(next(ticks)))
+    watched.progressed()
+    monkeypatch.setattr("connectors.kafka.sink.LIVENESS", watched)
+    nobody = KafkaExporterSettings(
+        brokers=("127.0.0.1:1",), shutdown_timeout=timedelta(milliseconds=300), buffer_bytes=1 << 20
+    )
+    sink = KafkaSink(nobody, ledger=Ledger())
+    partition = sink.build_part("flow.kafka.write", sink.list_parts()[0], None)
+    sink.stop()
+    if full:
+        partition.write_batch([logs(range(2000))] * 30)  # more than the buffer holds
+    else:
+        partition.write_batch([logs([1])])
+        assert said == []
+        partition.snapshot()
+    assert len(said) > 1
+    assert all(age_s < 2 for age_s in said)  # ticks: what was said is the newest sign of life
+    partition.close()
