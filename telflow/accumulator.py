@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from telflow.distinct import DistinctColumn
+from telflow.exemplars import ExemplarColumn
 from telflow.exponential import ExponentialColumn
 from telflow.latest import LatestColumn
 
@@ -43,6 +44,8 @@ class Reduce(enum.StrEnum):
     """Number of different values (`telflow.distinct`): the values are their hashes, 0 where there is none."""
     LATEST = "latest"
     """The value of the greatest event time (`telflow.latest`): values with their times, NaN where there is none."""
+    EXEMPLARS = "exemplars"
+    """A few rows that stand for all (`telflow.exemplars`): the values are its candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Measure:
         reduce: How values combine. The extremes of doubles pass over NaN.
         dtype: ``int64`` or ``float64``. Sums of whole numbers are exact, and so independent of the order, in both:
             below 2**63 (then they wrap) and below 2**53 (then they round).
-        width: Buckets: their number. Exponential: the most there may be. Distinct: log2 of the sketch's registers.
+        width: Buckets: their number. Exponential, exemplars: the most there may be. Distinct: log2 of the sketch's
+            registers.
         scale: Exponential: the finest scale.
     """
 
@@ -88,6 +92,8 @@ class Measure:
                 return DistinctColumn(self.width)
             case Reduce.LATEST:
                 return LatestColumn()
+            case Reduce.EXEMPLARS:
+                return ExemplarColumn(self.width)
             case _:
                 return _DenseColumn(self)
 
@@ -171,6 +177,18 @@ class Accumulator:
         column = self._columns[name]
         assert isinstance(column, LatestColumn)  # noqa: S101 - as above
         return column
+
+    def exemplars(self, name: str) -> ExemplarColumn:
+        """The column of exemplars."""
+        column = self._columns[name]
+        assert isinstance(column, ExemplarColumn)  # noqa: S101 - as above
+        return column
+
+    def forget_exemplars(self) -> None:
+        """Empty the columns of exemplars: also beside running totals they are those of one window."""
+        for column in self._columns.values():
+            if isinstance(column, ExemplarColumn):
+                column.renew()
 
     def grow(self, slots: int) -> None:
         """Make room for slots below `slots`."""

@@ -79,13 +79,15 @@ class Criteria(Settings):
         if self.bodies:
             found = pc.and_(found, glob_mask(body_text(batch.column("body")), self.bodies))
         if self.severity_at_least is not None:
-            found = pc.and_(found, pc.greater_equal(batch.column("severity_number"), self.severity_at_least))
+            found = pc.and_(found, pc.greater_equal(batch.column("severity_number"), _int32(self.severity_at_least)))
         if self.severity_below is not None:
             severity = batch.column("severity_number")
-            found = pc.and_(found, pc.and_(pc.greater(severity, 0), pc.less(severity, self.severity_below)))
+            found = pc.and_(
+                found, pc.and_(pc.greater(severity, _int32(0)), pc.less(severity, _int32(self.severity_below)))
+            )
         if self.status:
             numbers = pa.array([_STATUSES.index(status) for status in self.status], pa.int32())
-            found = pc.and_(found, pc.is_in(pc.fill_null(batch.column("status_code"), 0), value_set=numbers))
+            found = pc.and_(found, pc.is_in(pc.fill_null(batch.column("status_code"), _int32(0)), value_set=numbers))
         return found
 
     def others(self, batch: TelemetryBatch) -> pa.BooleanArray:
@@ -105,3 +107,8 @@ class Condition(Criteria):
         if stated and self.signals != frozenset({Signal.LOGS}):
             raise ValueError(f"expected signals: [logs] beside {stated[0]}, because only log records have a severity")
         return self
+
+
+def _int32(value: int) -> pa.Scalar:
+    # With its type: to infer one pyarrow looks for pandas, each time anew (0.1 ms).
+    return pa.scalar(value, pa.int32())

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 __all__ = ["glob_mask"]
 
+_FALSE = pa.scalar(False, pa.bool_())  # with a type: to infer one pyarrow looks for pandas, each time anew (0.1 ms)
+
 
 def glob_mask(text: pa.StringArray, globs: Iterable[str]) -> pa.BooleanArray:
     """Return whether each text is matched, whole, by one of the globs; null counts as no.
@@ -19,7 +21,7 @@ def glob_mask(text: pa.StringArray, globs: Iterable[str]) -> pa.BooleanArray:
     """
     either = "|".join(_regex(glob) for glob in globs)
     # RE2: linear in the text, whatever the glob
-    return pc.fill_null(pc.match_substring_regex(text, f"(?s)^(?:{either})$"), fill_value=False)
+    return pc.fill_null(pc.match_substring_regex(text, f"(?s)^(?:{either})$"), _FALSE)
 
 
 def _regex(glob: str) -> str:

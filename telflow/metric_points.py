@@ -34,16 +34,18 @@ class Temporality(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SumPoints:
-    """A monotonic sum; `values` holds one int64 per series."""
+    """A monotonic sum; `values` holds one int64 per series, `exemplars` a list of exemplars if there are any."""
 
     name: str
     description: str
     unit: str
     values: Numbers
+    exemplars: pa.ListArray | None = None
 
     def columns(self) -> dict[str, Any]:
         """The columns that say so."""
-        return {"type": int(MetricType.SUM), "is_monotonic": True, "value_int": self.values}
+        told = {} if self.exemplars is None else {"exemplars": self.exemplars}
+        return {"type": int(MetricType.SUM), "is_monotonic": True, "value_int": self.values, **told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class HistogramPoints:
         bounds: Upper bounds of the buckets, inclusive (float64); the last bucket has none.
         bucket_counts: One row per series and one column per bucket (int64).
         sum: Of all values, per series (float64); `min` and `max` likewise.
+        exemplars: A list of them per series, if there are any.
     """
 
     name: str
@@ -64,9 +67,11 @@ class HistogramPoints:
     sum: Numbers
     min: Numbers
     max: Numbers
+    exemplars: pa.ListArray | None = None
 
     def columns(self) -> dict[str, Any]:
         """The columns that say so."""
+        told = {} if self.exemplars is None else {"exemplars": self.exemplars}
         bounds = np.broadcast_to(self.bounds, (len(self.bucket_counts), len(self.bounds)))
         return {
             "type": int(MetricType.HISTOGRAM),
@@ -76,6 +81,7 @@ class HistogramPoints:
             "max": self.max,
             "bucket_counts": fixed_lists(self.bucket_counts, _SCHEMA.field("bucket_counts").type),
             "explicit_bounds": fixed_lists(bounds, _SCHEMA.field("explicit_bounds").type),
+            **told,
         }
 
 

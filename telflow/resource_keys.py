@@ -17,8 +17,9 @@ from telflow.dimensions import from_typed, typed
 from telflow.globs import glob_mask
 from telflow.schema import ANY_VALUE, ATTRIBUTE, ATTRIBUTES, ValueType
 
-__all__ = ["attributes_of_keys", "resource_keys"]
+__all__ = ["attributes_of_keys", "keys_of_resources", "resource_keys"]
 
+_LAST: dict[tuple[str, ...], tuple[pa.RecordBatch, pa.BinaryArray]] = {}
 _EMPTY = pa.scalar(int(ValueType.EMPTY), pa.uint8())
 _NOTHING = pa.scalar(b"", pa.binary())
 _COLON = pa.scalar(b":", pa.binary())
@@ -63,6 +64,18 @@ def resource_keys(attributes: pa.ListArray, names: Sequence[str]) -> pa.BinaryAr
     pieces = pc.binary_join_element_wise(sized_names, size, _COLON, values, _NOTHING)
     offsets = np.searchsorted(row, np.arange(len(attributes) + 1)).astype(np.int32)
     return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), pieces), _NOTHING)
+
+
+def keys_of_resources(resources: pa.RecordBatch, names: tuple[str, ...]) -> pa.BinaryArray:
+    """Return `resource_keys` of a table of resources.
+
+    Those of the last table are kept: several metrics are made of one batch, and parts of it share their resources.
+    """
+    held, keys = _LAST.get(names, (None, None))
+    if held is not resources:
+        keys = resource_keys(resources["attributes"], names)
+        _LAST[names] = (resources, keys)
+    return keys
 
 
 def attributes_of_keys(keys: pa.BinaryArray) -> pa.ListArray:

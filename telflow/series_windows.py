@@ -141,6 +141,7 @@ class SeriesWindows(Generic[_Result]):
         end = int(np.max(closed.ends))
         self._totals.grow(len(self.series))
         self._totals.clear(expired)
+        self._totals.forget_exemplars()
         self._totals.merge(closed.window)
         alive = np.flatnonzero(self._life["last"] > end - self._expiry)
         return self._result(Closed(self._life["since"][alive], end, alive, alive, self._totals), "final")

@@ -254,6 +254,14 @@ class EventWindows:
         yield from self._close(self._watermark)
         yield from self._correct(list(self._changed))
 
+    def open(self, sifted: Sifted) -> None:
+        """Open the panes of rows that are not counted here; call `add` with the same times next."""
+        if sifted.starts.size:
+            self._seen = sifted.now
+        for start in np.unique(sifted.starts).tolist():
+            if start not in self._panes:
+                self._panes[start] = Accumulator(self._measures)
+
     def open_windows(self) -> Iterator[Closed]:
         """Yield the windows that are not closed yet, as far as they have come."""
         for end in self._ends(_INT64_MAX):

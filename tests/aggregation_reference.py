@@ -136,7 +136,7 @@ class Reference:
                 counts = [sum(a < v <= b for v in values) for a, b in itertools.pairwise(edges)]
                 return {**summary, "bucket_counts": counts, "explicit_bounds": list(measure.bounds)}
             case "exponential_histogram":
-                return {**summary, **_exponential(values, measure.max_size)}
+                return {**summary, **exponential(values, measure.max_size)}
             case _:
                 return {"values": sorted(values), "quantiles": measure.quantiles, "error": measure.error}
 
@@ -150,7 +150,7 @@ def _number(span: Span, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _exponential(values: Sequence[float], max_size: int) -> dict[str, Any]:
+def exponential(values: Sequence[float], max_size: int) -> dict[str, Any]:
     sides = {"positive": [v for v in values if v > 0], "negative": [-v for v in values if v < 0]}
     for scale in range(20, -11, -1):
         indices = {side: [math.ceil(math.log2(v) * 2.0**scale) - 1 for v in vs] for side, vs in sides.items()}

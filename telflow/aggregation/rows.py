@@ -13,15 +13,13 @@ from telflow.aggregation.settings import AggregateSettings, SessionWindow
 from telflow.batch import TelemetryBatch
 from telflow.distinct import hash_values
 from telflow.fields import Records, event_times
-from telflow.resource_keys import resource_keys
+from telflow.resource_keys import keys_of_resources
 from telflow.rows import take_rows
 from telflow.session_windows import sift_sessions
 from telflow.window_logic import Refused
 from telflow.windows import Ints, Sifted, sift
 
 __all__ = ["NO_TENANT", "partial_of", "partials_of", "split_by_key"]
-
-_LAST: dict[tuple[str, ...], tuple[pa.RecordBatch, pa.BinaryArray]] = {}
 
 NO_TENANT = "(none)"
 """Key of records whose owner is unknown."""
@@ -54,7 +52,7 @@ def partial_of(
     keys = [records.key(field) for field in settings.by]
     lacking = [_missing(key) for field, key in zip(settings.by, keys, strict=True) if field.required]
     if settings.resource_attributes:
-        keys.append(records.resources(_keys_of(batch.resources, settings.resource_attributes)))
+        keys.append(records.resources(keys_of_resources(batch.resources, settings.resource_attributes)))
     partial = Partial(batch.signal, tenant, sifted, keys, values, np.ones(table.num_rows, np.int64), settings.columns())
     if lacking and (gaps := np.logical_or.reduce(lacking)).any():
         return partial.take(np.flatnonzero(~gaps))
@@ -107,15 +105,6 @@ def _split(batch: TelemetryBatch, settings: AggregateSettings) -> list[tuple[str
     return parts
 
 
-def _keys_of(resources: pa.RecordBatch, names: tuple[str, ...]) -> pa.BinaryArray:
-    """Resource keys; those of the last batch are kept, which several metrics are made of."""
-    held, keys = _LAST.get(names, (None, None))
-    if held is not resources:
-        keys = resource_keys(resources["attributes"], names)
-        _LAST[names] = (resources, keys)
-    return keys
-
-
 def _missing(key: pa.Array) -> npt.NDArray[np.bool_]:
     if isinstance(key, pa.DictionaryArray):
         return np.asarray(_missing(key.dictionary)[key.indices.to_numpy()])
@@ -128,7 +117,7 @@ def _shards(batch: TelemetryBatch, settings: AggregateSettings) -> Ints:
     mixed = np.zeros(batch.num_rows, np.uint64)
     keys = [records.key(field) for field in settings.by]
     if settings.resource_attributes:
-        keys.append(records.resources(_keys_of(batch.resources, settings.resource_attributes)))
+        keys.append(records.resources(keys_of_resources(batch.resources, settings.resource_attributes)))
     for key in keys:
         if isinstance(key, pa.DictionaryArray):
             hashed = hash_values(key.dictionary)[pc.fill_null(key.indices, 0).to_numpy()]

@@ -45,7 +45,7 @@ class _Reference:
         self.settings = settings
         self.length, self.lateness, self.max_ahead, self.expiry = (
             round(d.total_seconds()) * SECOND
-            for d in (settings.window, settings.lateness, settings.max_ahead, settings.series_expiry)
+            for d in (settings.window, settings.lateness, settings.max_ahead, settings.series_expiry or timedelta.max)
         )
         self.high, self.watermark = 0, 0
         self.known: set[tuple[str | None, Key]] = set()
@@ -376,7 +376,7 @@ def test_the_state_is_plain_data() -> None:
     text = json.dumps(
         state, default=lambda value: value.tolist() if type(value).__module__ == "numpy" else value.decode()
     )
-    assert json.loads(text)["version"] == 2
+    assert json.loads(text)["version"] == 3
     kernel.add(spans_batch([Span(EPOCH, name="another")]), NOW)
     assert json.dumps(state, default=lambda v: v.tolist() if type(v).__module__ == "numpy" else v.decode()) == text
 
