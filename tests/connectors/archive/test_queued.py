@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal as signals
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +22,7 @@ from telflow.delivery.committed import CommittedStates
 from telflow.delivery.log import Durability, Log, LogError, LogFull
 from telflow.errors import ConfigError, DeliveryError
 from tests.delivery import outcomes, wait_for
+from tests.killed_flow import ALL, run_and_kill
 from tests.numbered_logs import archived, logs
 
 ROOT = Path(__file__).parents[3]
@@ -320,48 +314,24 @@ def test_a_flow_that_ends_leaves_a_complete_archive(tmp_path: Path, log: Log) ->
 
 
 _KILLED_FLOW = """
-    import sys, time
+    import sys
     from datetime import timedelta
     from pathlib import Path
 
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
-    from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
     from bytewax.recovery import RecoveryConfig
     from bytewax.testing import run_main
 
     from connectors.archive import ArchiveSettings, ArchiveSink
     from telflow.delivery.committed import CommittedStates
     from telflow.delivery.log import Durability, Log
+    from tests.killed_flow import NumberedSource
     from tests.numbered_logs import logs
-
-    ROWS, BATCHES = 20, 60
-
-    class Part(StatefulSourcePartition):
-        def __init__(self, first, at):
-            self.first, self.at = first, at or 0
-
-        def next_batch(self):
-            if self.at == BATCHES:
-                raise StopIteration
-            start = self.first + self.at * ROWS
-            self.at += 1
-            time.sleep(0.005)
-            return [logs(range(start, start + ROWS))]
-
-        def snapshot(self):
-            return self.at
-
-    class Source(FixedPartitionedSource):
-        def list_parts(self):
-            return ["0", "1"]
-
-        def build_part(self, step_id, for_part, resume_state):
-            return Part(int(for_part) * ROWS * BATCHES, resume_state)
 
     archive, store = map(Path, sys.argv[1:])
     flow = Dataflow("killed")
-    up = op.input("source", flow, Source())
+    up = op.input("source", flow, NumberedSource(logs, pause_s=0.005))
     log = Log(store / "queues.db", durability=Durability.OS, min_free_bytes=0)
     committed = CommittedStates(store)
     settings = ArchiveSettings(path=archive, partitions=2, flush_interval=timedelta(milliseconds=30))
@@ -380,21 +350,5 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     store, archive = tmp_path / "recovery", tmp_path / "archive"
     store.mkdir()
     init_db_dir(store, 1)
-    random_ = random.Random(int(os.environ.get("TELFLOW_KILL_SEED", "7")))
-    script = tmp_path / "flow.py"
-    script.write_text(textwrap.dedent(_KILLED_FLOW))
-    command = [sys.executable, str(script), str(archive), str(store)]
-    kills = done = 0
-    while not done:
-        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1) as flow:
-            assert flow.stdout is not None
-            assert flow.stdout.readline() == b"ready\n"
-            if kills < int(os.environ.get("TELFLOW_KILLS", "4")):
-                time.sleep(random_.uniform(0.2, 1.0))
-                flow.send_signal(signals.SIGKILL)
-                kills += flow.wait() == -signals.SIGKILL
-            else:
-                assert flow.wait() == 0
-            done = flow.returncode == 0
-    assert kills
-    assert archived(archive) == dict.fromkeys(range(2400), 1)
+    run_and_kill(tmp_path, _KILLED_FLOW, archive, store, after_s=(0.2, 1.0))
+    assert archived(archive) == dict.fromkeys(ALL, 1)

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal as signals
-import subprocess
-import sys
-import textwrap
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +20,7 @@ from connectors.archive.table import ArchiveTable
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger, Outcome
 from telflow.errors import ConfigError, DeliveryError
+from tests.killed_flow import ALL, run_and_kill
 from tests.numbered_logs import archived, logs
 from tests.oracle import REQUESTS, batch_from_message
 
@@ -259,39 +253,16 @@ _KILLED_FLOW = """
 
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
-    from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
     from bytewax.recovery import RecoveryConfig
     from bytewax.testing import run_main
 
     from connectors.archive import ArchiveSettings, ArchiveSink
+    from tests.killed_flow import NumberedSource
     from tests.numbered_logs import logs
-
-    ROWS, BATCHES = 20, 60
-
-    class Part(StatefulSourcePartition):
-        def __init__(self, first, at):
-            self.first, self.at = first, at or 0
-
-        def next_batch(self):
-            if self.at == BATCHES:
-                raise StopIteration
-            start = self.first + self.at * ROWS
-            self.at += 1
-            return [logs(range(start, start + ROWS))]
-
-        def snapshot(self):
-            return self.at
-
-    class Source(FixedPartitionedSource):
-        def list_parts(self):
-            return ["0", "1"]
-
-        def build_part(self, step_id, for_part, resume_state):
-            return Part(int(for_part) * ROWS * BATCHES, resume_state)
 
     archive, store = map(Path, sys.argv[1:])
     flow = Dataflow("killed")
-    up = op.input("source", flow, Source())
+    up = op.input("source", flow, NumberedSource(logs))
     sink = ArchiveSink(ArchiveSettings(path=archive, recovery_dir=store, partitions=2, flush_rows=70))
     op.output("archive", op.key_on("key", up, lambda b: str(b.records["flags"][0])), sink)
     print("ready", flush=True)
@@ -303,21 +274,5 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     """SIGKILL again and again, two sources that replay in any order: at the end every record is there exactly once."""
     store = _store(tmp_path)
     archive = tmp_path / "archive"
-    random_ = random.Random(int(os.environ.get("TELFLOW_KILL_SEED", "7")))
-    script = tmp_path / "flow.py"
-    script.write_text(textwrap.dedent(_KILLED_FLOW))
-    command = [sys.executable, str(script), str(archive), str(store)]
-    kills = done = 0
-    while not done:
-        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1) as flow:
-            assert flow.stdout is not None
-            assert flow.stdout.readline() == b"ready\n"
-            if kills < int(os.environ.get("TELFLOW_KILLS", "4")):
-                time.sleep(random_.uniform(0.2, 1.2))
-                flow.send_signal(signals.SIGKILL)
-                kills += flow.wait() == -signals.SIGKILL
-            else:
-                assert flow.wait() == 0
-            done = flow.returncode == 0
-    assert kills
-    assert archived(archive) == dict.fromkeys(range(2400), 1)
+    run_and_kill(tmp_path, _KILLED_FLOW, archive, store, after_s=(0.2, 1.2))
+    assert archived(archive) == dict.fromkeys(ALL, 1)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal as signals
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,19 +12,18 @@ from bytewax.recovery import init_db_dir
 from connectors.otlp.null_server import NullOtlpServer
 from connectors.otlp.protocol import ExportRequest, Refusal
 from telflow.codec import decode
+from tests.killed_flow import ALL, random_of_kills, run_and_kill, run_once
 
 ROOT = Path(__file__).parents[3]
-ROWS, BATCHES = 20, 60
 AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, 503, "away")
 
 _KILLED_FLOW = """
-    import sys, time
+    import sys
     from datetime import timedelta
     from pathlib import Path
 
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
-    from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
     from bytewax.recovery import RecoveryConfig
     from bytewax.testing import run_main
 
@@ -39,34 +31,12 @@ _KILLED_FLOW = """
     from telflow.accounting import LEDGER
     from telflow.delivery.log import Durability, Log
     from tests.delivery import logs
-
-    ROWS, BATCHES = 20, 60
-
-    class Part(StatefulSourcePartition):
-        def __init__(self, first, at):
-            self.first, self.at = first, at or 0
-
-        def next_batch(self):
-            if self.at == BATCHES:
-                raise StopIteration
-            start = self.first + self.at * ROWS
-            self.at += 1
-            time.sleep(0.005)
-            return [logs(ROWS, tenant="acme", first=start)]
-
-        def snapshot(self):
-            return self.at
-
-    class Source(FixedPartitionedSource):
-        def list_parts(self):
-            return ["0", "1"]
-
-        def build_part(self, step_id, for_part, resume_state):
-            return Part(int(for_part) * ROWS * BATCHES, resume_state)
+    from tests.killed_flow import NumberedSource
 
     port, store = sys.argv[1], Path(sys.argv[2])
     flow = Dataflow("killed")
-    up = op.input("source", flow, Source())
+    batch_of = lambda numbers: logs(len(numbers), tenant="acme", first=numbers.start)
+    up = op.input("source", flow, NumberedSource(batch_of, pause_s=0.005))
     log = Log(store / "queues.db", durability=Durability.OS, min_free_bytes=0)
     settings = OtlpExporterSettings.model_validate({
         "endpoint": f"127.0.0.1:{port}",
@@ -91,7 +61,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     store = tmp_path / "recovery"
     store.mkdir()
     init_db_dir(store, 1)
-    random_ = random.Random(int(os.environ.get("TELFLOW_KILL_SEED", "7")))
+    random_ = random_of_kills()
     away, done = threading.Event(), threading.Event()
 
     def answer(_request: ExportRequest) -> bytes:
@@ -104,27 +74,16 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             away.set() if not away.is_set() else away.clear()
         away.clear()
 
-    script = tmp_path / "flow.py"
-    script.write_text(textwrap.dedent(_KILLED_FLOW))
-    kills, ended = 0, False
     with NullOtlpServer(keep=True, answer=answer) as server:
-        command = [sys.executable, str(script), str(server.grpc_port), str(store)]
+        arguments = (server.grpc_port, store)
         changing = threading.Thread(target=come_and_go)
         changing.start()
-        while not ended:
-            with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=-1) as flow:
-                assert flow.stdout is not None
-                assert flow.stdout.readline() == b"ready\n"
-                if kills < int(os.environ.get("TELFLOW_KILLS", "3")):
-                    time.sleep(random_.uniform(0.1, 0.6))
-                    flow.send_signal(signals.SIGKILL)
-                    kills += flow.wait() == -signals.SIGKILL
-                else:
-                    done.set()
-                ended = flow.wait() in (0, 3)
-        while flow.returncode == 3:  # it stopped while the destination was away: the rest is in the queue
-            flow = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-            flow.wait()
+        code = run_and_kill(
+            tmp_path, _KILLED_FLOW, *arguments, after_s=(0.1, 0.6), kills=3, ends=(0, 3), let_live=done.set
+        )
+        while code == 3:  # it stopped while the destination was away: the rest is in the queue
+            with run_once(tmp_path, _KILLED_FLOW, *arguments) as flow:
+                code = flow.wait()
         done.set()
         changing.join()
         arrived = Counter(
@@ -132,8 +91,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             for request in server.kept
             for number in decode(request.payload, request.signal).column("time_unix_nano").to_pylist()
         )
-    assert flow.returncode == 0
-    assert kills
-    assert set(arrived) == set(range(1, 2 * ROWS * BATCHES + 1))
+    assert code == 0
+    assert set(arrived) == {number + 1 for number in ALL}
     # What was delivered in an epoch that was never committed comes again; no more than a few epochs' worth each time.
     assert sum(arrived.values()) - len(arrived) < len(arrived)
