@@ -35,6 +35,7 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
         *,
         partition: str = "intake",
         wait_s: float = 0.02,
+        linger_s: float = 0.0,
         max_bytes_per_poll: int = 8 << 20,
         epoch_budget_bytes: int | None = None,
         others: Mapping[str, Intake] | None = None,
@@ -46,6 +47,8 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
             intake: What receivers fill.
             partition: Name of its partition: stable over restarts, its own in each process of a cluster.
             wait_s: How long a call may wait for data; 0.005 at most beside peers, whose progress it holds up.
+            linger_s: How long a call may wait for more than the first request. Larger batches cost less; right where
+                `coalesce` would have them wait anyway.
             max_bytes_per_poll: Arrow bytes handed to the dataflow at a time.
             epoch_budget_bytes: Arrow bytes per epoch. A cluster has backpressure only at the edges of epochs, so
                 each source there must limit itself. None: no limit, right for a single worker.
@@ -57,6 +60,7 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
         self.on_committed = on_committed
         self.partition = partition
         self.wait_s = wait_s
+        self.linger_s = linger_s
         self.max_bytes_per_poll = max_bytes_per_poll
         self.epoch_budget_bytes = epoch_budget_bytes
         self.patience_s = math.inf
@@ -100,15 +104,17 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             self._rests = True
             return []
         source = self._source
-        wait_s = 0.0 if self._left_over else min(source.wait_s, source.patience_s)
-        batches = self._intake.take(timeout_s=wait_s, max_bytes=source.max_bytes_per_poll)
+        wait_s, linger_s = (0.0, 0.0) if self._left_over else (source.wait_s, source.linger_s)
+        wait_s, linger_s = min(wait_s, source.patience_s), min(linger_s, source.patience_s)
+        before_bytes = self._intake.taken_bytes
+        batches = self._intake.take(timeout_s=wait_s, max_bytes=source.max_bytes_per_poll, linger_s=linger_s)
         if not batches and self._intake.drained:
             # What nobody will fill again is done with when its last data may be erased, too.
             self._rests = self._left_over and self._position != self._committed
             if not self._rests:
                 raise StopIteration
         if self._epoch_budget_bytes is not None:
-            self._epoch_bytes += sum(batch.num_bytes for batch in batches)
+            self._epoch_bytes += self._intake.taken_bytes - before_bytes
         if self._resumable is not None:
             self._position = self._resumable.position
         return batches

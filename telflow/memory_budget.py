@@ -22,7 +22,7 @@ from pydantic import Field
 
 from telflow import _native
 from telflow.errors import ConfigError
-from telflow.memory import give_back
+from telflow.memory import give_back, use_small_pages
 from telflow.settings import Settings
 
 __all__ = ["MEMORY", "MemoryBudget", "MemorySettings", "available_bytes"]
@@ -105,6 +105,8 @@ class MemoryBudget:
                 f"memory.max_bytes: expected {_mib(taken_bytes + _LEAST_ROOM_BYTES)} or more, as the process takes"
                 f" {_mib(taken_bytes)} before any data comes, got {_mib(limit_bytes)}"
             )
+        if settings.max_bytes is not None:
+            use_small_pages()
         # Below what it takes at rest nothing would ever be anything but pressed.
         share = max(settings.soft_share, (taken_bytes + _LEAST_ROOM_BYTES / 2) / limit_bytes)
         self.set_limit(limit_bytes, soft_share=share)

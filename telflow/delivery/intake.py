@@ -80,12 +80,22 @@ class Intake(Protocol):
         """
         ...
 
-    def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
-        """Remove and return batches, those of one signal in order of arrival, waiting up to `timeout_s` for the first.
+    def take(self, *, timeout_s: float, max_bytes: int, linger_s: float = 0.0) -> list[TelemetryBatch]:
+        """Remove and return batches, those of one signal in order of arrival.
+
+        Args:
+            timeout_s: How long to wait for the first.
+            max_bytes: Bytes of Arrow data to return.
+            linger_s: How long a batch that is not full yet may go on growing.
 
         Returns:
             At least one when there is any, and no further one beyond `max_bytes` of Arrow data; none after the wait.
         """
+        ...
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of all that was ever taken, as `take` counts them."""
         ...
 
     def close(self) -> None:
@@ -126,7 +136,9 @@ class MemoryIntake:
         self._memory = memory
         self._retry_after_s = retry_after_s
         self._held_bytes = 0
+        self.taken_bytes = 0
         self._closed = False
+        self._lingers = False
         self._growing = {signal: _Growing(signal) for signal in Signal}
         self._full: deque[tuple[TelemetryBatch, int]] = deque()
         self._changed = threading.Condition()
@@ -162,16 +174,21 @@ class MemoryIntake:
                 self._held_bytes += grown_bytes
                 if full is not None:
                     self._full.append(full)
-                self._changed.notify()
+                if full is not None or not self._lingers:
+                    self._changed.notify()
         return added
 
-    def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
+    def take(self, *, timeout_s: float, max_bytes: int, linger_s: float = 0.0) -> list[TelemetryBatch]:
         """See `Intake.take`."""
         taken, taken_bytes = self._take_full(max_bytes)
         if not taken:
             with self._changed:
                 if not self._held_bytes and not self._closed and timeout_s > 0:
                     self._changed.wait(timeout_s)
+                if self._held_bytes and not self._full and not self._closed and linger_s > 0:
+                    self._lingers = True
+                    self._changed.wait(linger_s)
+                    self._lingers = False
             taken, taken_bytes = self._take_full(max_bytes)
         if not taken:
             for growing in self._growing.values():
@@ -185,6 +202,7 @@ class MemoryIntake:
                         self._full.append((batch, num_bytes))
         with self._changed:
             self._held_bytes -= taken_bytes
+            self.taken_bytes += taken_bytes
         return taken
 
     def _take_full(self, max_bytes: int) -> tuple[list[TelemetryBatch], int]:

@@ -183,6 +183,8 @@ class LogIntake:
         self._changed = threading.Condition()  # guards the chunks
         self._chunks: deque[_Chunk] = deque()
         self._chunk_bytes = 0
+        self.taken_bytes = 0
+        self._lingers = False
         log.watch(self._on_loss)
 
     @property
@@ -219,7 +221,7 @@ class LogIntake:
         job.result()
         return job.records
 
-    def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
+    def take(self, *, timeout_s: float, max_bytes: int, linger_s: float = 0.0) -> list[TelemetryBatch]:
         """See `Intake.take`; what it returns is everything up to the new `position`."""
         behind = not self._in_memory  # asked first: once it is so, no chunk comes any more
         taken = self._take_chunks(max_bytes)
@@ -229,6 +231,10 @@ class LogIntake:
             with self._changed:
                 if not self._chunks and not self._open.rows and not self._closed and timeout_s > 0:
                     self._changed.wait(timeout_s)
+                if not self._chunks and self._open.rows and not self._closed and linger_s > 0:
+                    self._lingers = True
+                    self._changed.wait(linger_s)
+                    self._lingers = False
             with self._lead:
                 self._close_chunk()
             taken = self._take_chunks(max_bytes)
@@ -306,10 +312,7 @@ class LogIntake:
                 self._open = _Open()
             self._in_memory = kept
         self._failing = False
-        if kept and (self._open.rows >= _CHUNK_ROWS or self._open.num_bytes >= _CHUNK_BYTES):
-            self._close_chunk()
-        with self._changed:
-            self._changed.notify()
+        self._tell_source()
         return None
 
     def _decode_one(self, into: _Open, request: RequestMeta) -> int:
@@ -330,6 +333,13 @@ class LogIntake:
         said = "the receiver's disk is full" if full else "the receiver cannot write to its disk"
         return Overloaded(said, retry_after_s=max(self._retry_after_s, 5.0))
 
+    def _tell_source(self) -> None:
+        if self._open.rows >= _CHUNK_ROWS or self._open.num_bytes >= _CHUNK_BYTES:
+            self._close_chunk()
+        with self._changed:
+            if self._chunks or not self._lingers:
+                self._changed.notify()
+
     def _close_chunk(self) -> None:
         """Make a chunk of what is open; under the lead."""
         num_bytes = self._open.num_bytes
@@ -349,6 +359,7 @@ class LogIntake:
                 taken_bytes += chunk.num_bytes
                 self._position = chunk.position
             self._chunk_bytes -= taken_bytes
+            self.taken_bytes += taken_bytes
         return taken
 
     def _read_back(self, max_bytes: int) -> list[TelemetryBatch]:
@@ -356,6 +367,7 @@ class LogIntake:
         last = self._last
         entries = self._log.read(self._partition, after=self._position, max_bytes=max_bytes)
         batches = self._decode(entries)
+        self.taken_bytes += sum(len(entry.payload) for entry in entries)
         # Without entries the rest up to `last` was damaged or too old, and is told as lost.
         self._position = entries[-1].position if entries else max(self._position, last)
         with self._lead:

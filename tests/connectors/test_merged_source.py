@@ -103,10 +103,10 @@ class Watched(MemoryIntake):
         self.waits_s: list[float] = []
 
     @override
-    def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
+    def take(self, *, timeout_s: float, max_bytes: int, linger_s: float = 0.0) -> list[TelemetryBatch]:
         self.events.append("intake")
         self.waits_s.append(timeout_s)
-        return super().take(timeout_s=timeout_s, max_bytes=max_bytes)
+        return super().take(timeout_s=timeout_s, max_bytes=max_bytes, linger_s=linger_s)
 
 
 class WatchedIntakeSource(IntakeSource):

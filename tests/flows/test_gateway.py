@@ -65,8 +65,10 @@ class Given(MemoryIntake):
         super().__init__()
         self._given = list(batches)
 
-    def take(self, *, timeout_s: float, max_bytes: int) -> list[TelemetryBatch]:
-        return [self._given.pop(0)] if self._given else super().take(timeout_s=timeout_s, max_bytes=max_bytes)
+    def take(self, *, timeout_s: float, max_bytes: int, linger_s: float = 0.0) -> list[TelemetryBatch]:
+        if self._given:
+            return [self._given.pop(0)]
+        return super().take(timeout_s=timeout_s, max_bytes=max_bytes, linger_s=linger_s)
 
     @property
     def drained(self) -> bool:

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from bench.payloads import payload
 from telflow import Signal, TelemetryBatch
 from telflow.codec import decode_many
+from telflow.delivery import intake as intake_module
 from telflow.delivery.intake import BATCH_OVERHEAD_BYTES, MemoryIntake, Overloaded, RequestMeta
 from telflow.errors import DecodeError
 from tests.delivery import memory_at
@@ -185,3 +186,26 @@ def test_many_threads_lose_nothing() -> None:
     taker.join(60)
     assert rows(taken) == 8 * 30 * 100
     assert intake.held_bytes == 0
+
+
+def test_a_batch_that_is_not_full_grows_while_the_source_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The take ends when the batch is full, when the time is over, and at once when the intake is closed."""
+    monkeypatch.setattr(intake_module, "_BATCH_ROWS", 12)
+    intake = MemoryIntake()
+    intake.accept(request())
+
+    def more() -> None:
+        for seed in (1, 2):
+            time.sleep(0.05)
+            intake.accept(request(seed))
+
+    sender = threading.Thread(target=more)
+    sender.start()
+    assert [batch.num_rows for batch in intake.take(timeout_s=0, max_bytes=ALL, linger_s=30)] == [12]
+    sender.join()
+    intake.accept(request())
+    assert rows(intake.take(timeout_s=0, max_bytes=ALL, linger_s=0.01)) == 4
+    assert intake.take(timeout_s=0, max_bytes=ALL, linger_s=30) == []
+    intake.accept(request())
+    intake.close()
+    assert rows(intake.take(timeout_s=30, max_bytes=ALL, linger_s=30)) == 4

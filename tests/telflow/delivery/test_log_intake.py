@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from telflow import Signal, TelemetryBatch
 from telflow.accounting import Ledger
 from telflow.codec import decode
+from telflow.delivery import log_intake
 from telflow.delivery.intake import Overloaded, RequestMeta
 from telflow.delivery.log import Durability, Log, LogFull
 from telflow.delivery.log_intake import LogIntake, ResumableIntake
@@ -396,3 +397,27 @@ def test_near_the_memory_of_the_process_what_comes_waits_on_the_disk(path: Path)
         assert intake.behind
         assert held <= (1 << 17) + (1 << 16)
         assert numbers(take_all(intake)) == list(range(100))
+
+
+def test_a_batch_that_is_not_full_grows_while_the_source_lingers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The take ends when the chunk is full, when the time is over, and at once when the intake is closed."""
+    monkeypatch.setattr(log_intake, "_CHUNK_ROWS", 3)
+    with opened(path) as log:
+        intake = resumed(log)
+        intake.accept(request(1))
+
+        def more() -> None:
+            for number in (2, 3):
+                time.sleep(0.05)
+                intake.accept(request(number))
+
+        sender = threading.Thread(target=more)
+        sender.start()
+        assert numbers(intake.take(timeout_s=0, max_bytes=1 << 20, linger_s=30)) == [1, 2, 3]
+        sender.join()
+        intake.accept(request(4))
+        assert numbers(intake.take(timeout_s=0, max_bytes=1 << 20, linger_s=0.01)) == [4]
+        assert intake.take(timeout_s=0, max_bytes=1 << 20, linger_s=30) == []
+        intake.accept(request(5))
+        intake.close()
+        assert numbers(intake.take(timeout_s=30, max_bytes=1 << 20, linger_s=30)) == [5]
