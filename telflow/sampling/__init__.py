@@ -1,5 +1,6 @@
 """Tail sampling: whole traces, kept or dropped by policies."""
 
+from telflow.sampling.adjusted import with_adjusted_counts
 from telflow.sampling.functions import TraceFunction
 from telflow.sampling.held_spans import HeldSpans
 from telflow.sampling.policies import (
@@ -61,4 +62,5 @@ __all__ = [
     "read_trace_state",
     "shards_of_words",
     "trace_words",
+    "with_adjusted_counts",
 ]
