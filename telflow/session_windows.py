@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telflow.accumulator import Accumulator, Measure
-from telflow.windows import Closed, Ints, Sifted, Values, WindowShape, believable, watermarks
+from telflow.windows import Closed, Ints, Sifted, TimedWindows, Values, WindowShape, believable, watermarks
 
 __all__ = ["SessionWindows", "sift_sessions"]
 
@@ -43,7 +43,7 @@ def sift_sessions(
     return Sifted(starts, None, accepted, late, ahead, highest, now_unix_nano)
 
 
-class SessionWindows:
+class SessionWindows(TimedWindows):
     """Open sessions and the watermark that closes them; the same methods as `telflow.windows.EventWindows`.
 
     Args:
@@ -52,29 +52,15 @@ class SessionWindows:
     """
 
     def __init__(self, measures: Mapping[str, Measure], shape: WindowShape) -> None:
-        self._measures = measures
-        self._shape = shape
+        super().__init__(measures, shape)
         self._gap = shape.length_nano
         none = np.empty(0, np.int64)
         # By session: its series, first and last event; session i has slot i of the accumulator.
         self._slot, self._first, self._last = none, none, none
         self._values = Accumulator(measures)
-        self._high = 0
-        self._watermark = -_INT64_MAX
-        self._seen = 0
 
     def __len__(self) -> int:
         return len(self._slot)
-
-    @property
-    def watermark_unix_nano(self) -> int:
-        """Sessions that end at or before this are closed."""
-        return self._watermark
-
-    @property
-    def high_unix_nano(self) -> int:
-        """Highest event time seen."""
-        return self._high
 
     def sift(self, times: npt.NDArray[np.uint64], now_unix_nano: int) -> Sifted:
         """Decide which rows count, after all that was added before."""
@@ -82,8 +68,7 @@ class SessionWindows:
 
     def late(self, sifted: Sifted) -> Ints:
         """Which of the rows accepted by a sifting without these windows' time are late all the same."""
-        passed = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
-        return np.flatnonzero(sifted.starts < passed)
+        return np.flatnonzero(sifted.starts < self._passed(sifted))
 
     def add(
         self, sifted: Sifted, rows: Ints, values: Mapping[str, Values] | Accumulator, *, slots: int
@@ -93,8 +78,7 @@ class SessionWindows:
         if sifted.starts.size:
             self._seen = sifted.now
             self._fold(sifted.starts, rows, values)
-        self._high = max(self._high, sifted.high)
-        self._watermark = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
+        self._follow(sifted)
         yield from self._close(self._watermark)
 
     def open_windows(self) -> Iterator[Closed]:
@@ -104,20 +88,7 @@ class SessionWindows:
 
     def due_unix_nano(self, idle_nano: int) -> int | None:
         """System time at which the first session closes if no more events come; None when none is open."""
-        if not len(self):
-            return None
-        end = int(self._last.min()) + self._gap
-        return self._seen + max(idle_nano, end + self._shape.lateness_nano - min(self._high, self._seen))
-
-    def idle_since(self, system_unix_nano: int) -> None:
-        """Say that silence only counts from this moment."""
-        self._seen = system_unix_nano
-
-    def advance(self, now_unix_nano: int) -> Iterator[Closed]:
-        """Let the watermark follow the system clock since the last event; yield the sessions that closes."""
-        silence = max(0, now_unix_nano - self._seen)
-        self._watermark = max(self._watermark, min(self._high, self._seen) + silence - self._shape.lateness_nano)
-        yield from self._close(self._watermark)
+        return self._due(int(self._last.min()) + self._gap, idle_nano) if len(self) else None
 
     def flush(self) -> Iterator[Closed]:
         """Yield all open sessions and count them as closed: earlier rows that still come are late."""
@@ -153,10 +124,6 @@ class SessionWindows:
         self.restore_time(state)
         self._slot, self._first, self._last = (state[name].copy() for name in ("slot", "first", "last"))
         self._values.restore(state["values"])
-
-    def restore_time(self, state: Mapping[str, Any]) -> None:
-        """Take over only how far event time had come."""
-        self._high, self._watermark = state["high"], state["watermark"]
 
     def _fold(self, times: Ints, rows: Ints, values: Mapping[str, Values] | Accumulator) -> None:
         """Join rows and open sessions that are less than a gap apart."""

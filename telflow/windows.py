@@ -13,6 +13,7 @@ happen in another process, and only partial aggregates need to travel.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,7 +24,17 @@ import numpy.typing as npt
 from telflow.accumulator import Accumulator, Measure
 from telflow.errors import BatchError
 
-__all__ = ["Closed", "EventWindows", "Sifted", "WindowShape", "believable", "fold", "sift", "watermarks"]
+__all__ = [
+    "Closed",
+    "EventWindows",
+    "Sifted",
+    "TimedWindows",
+    "WindowShape",
+    "believable",
+    "fold",
+    "sift",
+    "watermarks",
+]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Values: TypeAlias = npt.NDArray[Any]
@@ -165,7 +176,65 @@ class Closed:
     correction: bool = False
 
 
-class EventWindows:
+class TimedWindows(ABC):
+    """What all kinds of windows know of time: how far events have come, and when silence makes up for them.
+
+    Args:
+        measures: What each window accumulates.
+        shape: Of the windows.
+    """
+
+    def __init__(self, measures: Mapping[str, Measure], shape: WindowShape) -> None:
+        self._measures = measures
+        self._shape = shape
+        self._high = 0
+        self._watermark = -_INT64_MAX
+        # System time of the last accepted row. Not part of the state: time spent stopped is not time without events.
+        self._seen = 0
+
+    @property
+    def watermark_unix_nano(self) -> int:
+        """Windows that end at or before this are closed."""
+        return self._watermark
+
+    @property
+    def high_unix_nano(self) -> int:
+        """Highest event time seen."""
+        return self._high
+
+    def idle_since(self, system_unix_nano: int) -> None:
+        """Say that silence only counts from this moment: after a restart, or a stall of this process."""
+        self._seen = system_unix_nano
+
+    def advance(self, now_unix_nano: int) -> Iterator[Closed]:
+        """Let the watermark follow the system clock since the last event; yield the windows that closes."""
+        silence = max(0, now_unix_nano - self._seen)
+        self._watermark = max(self._watermark, min(self._high, self._seen) + silence - self._shape.lateness_nano)
+        yield from self._close(self._watermark)
+
+    def restore_time(self, state: Mapping[str, Any]) -> None:
+        """Take over only how far event time had come."""
+        self._high, self._watermark = state["high"], state["watermark"]
+
+    def _passed(self, sifted: Sifted) -> int:
+        """The watermark by the time of a sifting."""
+        return max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
+
+    def _follow(self, sifted: Sifted) -> None:
+        """Let the watermark follow sifted rows."""
+        self._high = max(self._high, sifted.high)
+        self._watermark = self._passed(sifted)
+
+    def _due(self, end: int, idle_nano: int) -> int:
+        """System time at which a window with this end closes if no more events come."""
+        missing = end + self._shape.lateness_nano - min(self._high, self._seen)
+        return self._seen + max(idle_nano, missing)
+
+    @abstractmethod
+    def _close(self, watermark: int) -> Iterator[Closed]: ...
+
+
+class EventWindows(TimedWindows):
     """Open windows and the watermark that closes them.
 
     Args:
@@ -185,29 +254,14 @@ class EventWindows:
     """
 
     def __init__(self, measures: Mapping[str, Measure], shape: WindowShape) -> None:
-        self._measures = measures
-        self._shape = shape
+        super().__init__(measures, shape)
         self._panes: dict[int, Accumulator] = {}
-        self._high = 0
-        self._watermark = -_INT64_MAX
         self._emitted = -_INT64_MAX
         # Ends of windows that have been closed and changed since, with the slots that have.
         self._changed: dict[int, list[Ints]] = {}
-        # System time of the last accepted row. Not part of the state: time spent stopped is not time without events.
-        self._seen = 0
 
     def __len__(self) -> int:
         return len(self._panes)
-
-    @property
-    def watermark_unix_nano(self) -> int:
-        """Windows that end at or before this are closed."""
-        return self._watermark
-
-    @property
-    def high_unix_nano(self) -> int:
-        """Highest event time seen."""
-        return self._high
 
     def sift(self, times: npt.NDArray[np.uint64], now_unix_nano: int) -> Sifted:
         """Decide which rows count, after all that was added before; `sift` with these windows' time."""
@@ -215,8 +269,8 @@ class EventWindows:
 
     def late(self, sifted: Sifted) -> Ints:
         """Which of the rows accepted by a sifting without these windows' time are late all the same."""
-        passed = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
-        return np.flatnonzero(sifted.starts + (self._shape.length_nano + self._shape.retain_nano) <= passed)
+        held = self._shape.length_nano + self._shape.retain_nano
+        return np.flatnonzero(sifted.starts + held <= self._passed(sifted))
 
     def add(
         self,
@@ -237,9 +291,8 @@ class EventWindows:
             values: Per measure, one value per accepted row; or an accumulator with a slot per accepted row.
             slots: Number of slots that exist.
         """
-        yield from self._close(max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano))
-        self._high = max(self._high, sifted.high)
-        self._watermark = max(self._watermark, min(self._high, sifted.now) - self._shape.lateness_nano)
+        yield from self._close(self._passed(sifted))
+        self._follow(sifted)
         if sifted.starts.size:
             self._seen = sifted.now
         for first, start, chosen in _groups(sifted, self._shape.slide_nano):
@@ -274,20 +327,7 @@ class EventWindows:
             idle_nano: How long there must be no events before the system clock counts.
         """
         ends = self._ends(_INT64_MAX)
-        if not ends:
-            return None
-        missing = ends[0] + self._shape.lateness_nano - min(self._high, self._seen)
-        return self._seen + max(idle_nano, missing)
-
-    def idle_since(self, system_unix_nano: int) -> None:
-        """Say that silence only counts from this moment: after a restart, or a stall of this process."""
-        self._seen = system_unix_nano
-
-    def advance(self, now_unix_nano: int) -> Iterator[Closed]:
-        """Let the watermark follow the system clock since the last event; yield the windows that closes."""
-        silence = max(0, now_unix_nano - self._seen)
-        self._watermark = max(self._watermark, min(self._high, self._seen) + silence - self._shape.lateness_nano)
-        yield from self._close(self._watermark)
+        return self._due(ends[0], idle_nano) if ends else None
 
     def flush(self) -> Iterator[Closed]:
         """Yield all open windows and count them as closed: rows for them that still come are late."""
@@ -324,10 +364,6 @@ class EventWindows:
         for start, columns in state["open"].items():
             self._panes[start] = Accumulator(self._measures)
             self._panes[start].restore(columns)
-
-    def restore_time(self, state: Mapping[str, Any]) -> None:
-        """Take over only how far event time had come."""
-        self._high, self._watermark = state["high"], state["watermark"]
 
     def _ends(self, watermark: int) -> list[int]:
         """Ends of windows with something in them that are due at a watermark, ascending."""
