@@ -7,7 +7,8 @@ arrived. The latencies are the gateway's and those of sender and destination, wh
 
 The reference in the same run: the same sender and a server in a process of its own that acknowledges at once and does
 nothing else, which is what gRPC takes between two Python processes. Beside them: what the disk itself takes for a write
-and fdatasync, and the CPU of a gateway with nothing to do. Delivered includes `coalesce`, whose default is to let a record wait 200 ms for others; `direct` is without it.
+and fdatasync, and the CPU of a gateway with nothing to do. Delivered includes `coalesce`, whose default is to let a
+record wait 200 ms for others; `direct` is without it.
 """
 
 from __future__ import annotations
