@@ -40,6 +40,7 @@ from operators import (
     FilterSettings,
     LogMetricsSettings,
     RedactSettings,
+    ServiceGraphSettings,
     SpanMetricsSettings,
     SumSettings,
     TailSamplingSettings,
@@ -53,6 +54,7 @@ from operators import (
     log_metrics,
     partition,
     redact,
+    service_graph,
     span_metrics,
     sum_values,
     tail_sampling,
@@ -159,6 +161,9 @@ class GatewaySettings(Settings):
 
     aggregate: Mapping[Name, AggregateSettings] = {}
     """Aggregations of any signal by name: what is measured, by which keys, in which windows."""
+
+    service_graph: Switchable[ServiceGraphSettings] = None
+    """Makes metrics of the requests between services, of the spans at both ends, before any are left out."""
 
     tail_sampling: Switchable[TailSamplingSettings] = None
     """Keeps whole traces or drops them, by policies; with a `storage` on disk open traces survive a restart."""
@@ -339,6 +344,9 @@ def _metrics(
         by_tenant = op.key_on("by_tenant", stream, tenant_of)
         chosen = _at_end(settings.span_metrics, keeps_state=keeps_state)
         made["metrics"] = span_metrics("span_metrics", by_tenant, chosen, ledger=ledger).metrics
+    if settings.service_graph is not None:
+        chosen_graph = _at_end(settings.service_graph, keeps_state=keeps_state)
+        made["graph"] = service_graph("service_graph", stream, chosen_graph, ledger=ledger)
     if settings.count is not None:
         made["counts"] = count_records("count", stream, _at_end(settings.count, keeps_state=keeps_state), ledger=ledger)
     if settings.sum is not None:

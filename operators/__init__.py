@@ -24,6 +24,7 @@ from operators.map_batches import (
 )
 from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
 from operators.redact import Redacted, RedactOut, RedactSettings, redact, redact_batch
+from operators.service_graph import ServiceGraphSettings, service_graph
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
 from operators.sum import SumMetric, SumSettings, sum_values
 from operators.tail_sampling import TailSamplingSettings, tail_sampling
@@ -52,6 +53,7 @@ __all__ = [
     "RedactSettings",
     "Redacted",
     "RenameAttributes",
+    "ServiceGraphSettings",
     "SpanMetrics",
     "SpanMetricsOut",
     "SpanMetricsSettings",
@@ -79,6 +81,7 @@ __all__ = [
     "partition_batch",
     "redact",
     "redact_batch",
+    "service_graph",
     "span_metrics",
     "sum_values",
     "tail_sampling",

@@ -164,12 +164,13 @@ def _point(row: dict[str, Any], resource: dict[str, Any]) -> Point:
         start=row["start_time_unix_nano"] - EPOCH if row["start_time_unix_nano"] else None,
         name=row["name"],
         attributes={
-            a["key"]: next(a[k] for k in ("str", "int", "double") if a[k] is not None) for a in row["attributes"]
+            a["key"]: next(a[k] for k in ("str", "int", "double", "bool") if a[k] is not None)
+            for a in row["attributes"]
         },
         temporality=row["aggregation_temporality"],
         monotonic=row["is_monotonic"] or histogram,
         tenant=resource["tenant"],
-        service=resource["attributes"][0]["str"],
+        service=resource["attributes"][0]["str"] if resource["attributes"] else "",
         gauge=gauge,
         flags=row["flags"],
     )

@@ -24,18 +24,32 @@ from typing_extensions import override
 from operators import (
     CumulativeToDeltaSettings,
     DeltaToCumulativeSettings,
+    ServiceGraphSettings,
     cumulative_to_delta,
     delta_to_cumulative,
+    service_graph,
 )
 from telflow.accounting import Ledger
 from telflow.batch import TelemetryBatch
 from tests.metric_points import Point, metrics_batch_of, points_of
-from tests.spans import EPOCH
+from tests.service_graph_reference import calls_of, halves_batch
+from tests.spans import EPOCH, SECOND
 from tests.stream_reference import random_point
 
 SOURCES = ["a", "b", "c", "d"]
-NOW = EPOCH + 10**9
+NOW = EPOCH + 3600 * SECOND
 TO_CUMULATIVE = DeltaToCumulativeSettings.model_validate({"max_stale": "200us", "shards": 3})
+GRAPH = ServiceGraphSettings.model_validate(
+    {
+        "wait": "60s",
+        "lateness": "60s",
+        "window": "5s",
+        "emit_on_eof": True,
+        "idle_timeout": None,
+        "temporality": "delta",
+        "dimensions": ["zone"],
+    }
+)
 TO_DELTA = CumulativeToDeltaSettings.model_validate({"max_stale": "200us"})
 
 
@@ -52,7 +66,8 @@ def input_of(source: str, number: int, temporality: int) -> list[Point]:
 
 def line_of(point: Point) -> str:
     """A point in a line."""
-    return repr((point.tenant, point.name, point.start, point.time, point.temporality, point.value))
+    labels = sorted(point.attributes.items())
+    return repr((point.tenant, point.name, labels, point.start, point.time, point.temporality, point.value))
 
 
 class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
@@ -71,6 +86,9 @@ class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
         if done:
             return []
         self._next += 1
+        (Path(os.environ["FOLDER"]) / f"at-{self._source}").write_text(str(self._next))
+        if os.environ["STEP"] == "service_graph":
+            return [halves_batch(calls_of(self._source, self._next - 1))]
         return [metrics_batch_of(input_of(self._source, self._next - 1, self._temporality))]
 
     @override
@@ -92,6 +110,12 @@ class _Source(FixedPartitionedSource[TelemetryBatch, int]):
         return _Partition(for_part, resume_state)
 
 
+def half_way(folder: Path, count: int) -> bool:
+    """Whether each source has given a third of `count` batches."""
+    found = [(folder / f"at-{source}") for source in SOURCES]
+    return all(path.exists() and int(path.read_text() or 0) > count // 3 for path in found)
+
+
 def lines(folder: Path) -> list[str]:
     """All that was written."""
     return [line for path in sorted(folder.glob("part_*")) for line in path.read_text().splitlines()]
@@ -103,6 +127,8 @@ def convert(step: str, up: Stream[TelemetryBatch], ledger: Ledger) -> Stream[Tel
     def clock() -> int:
         return NOW
 
+    if step == "service_graph":
+        return op.key_rm("unkeyed", service_graph("graph", up, GRAPH, clock, ledger))
     if step == "delta_to_cumulative":
         return delta_to_cumulative("convert", up, TO_CUMULATIVE, clock, ledger)
     return cumulative_to_delta("convert", up, TO_DELTA, clock, ledger)

@@ -26,6 +26,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Counts: TypeAlias = npt.NDArray[np.uint64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
+_ZERO = pa.scalar(0, pa.int32())
 _FINEST = 20
 _COARSEST = -64
 _FAR = 1 << 40
@@ -105,22 +106,22 @@ class ExponentialPoints:
 def read_exponential(records: pa.RecordBatch, rows: Ints) -> ExponentialPoints:
     """Return the buckets of some points, which are exponential histograms; those at a scale above 20 at scale 20."""
     taken = take_rows(records.select(list(_COLUMNS)), rows.astype(np.uint32))
-    scale = np.clip(pc.fill_null(taken["scale"], 0).to_numpy().astype(np.int64), _COARSEST, None)
+    scale = np.clip(pc.fill_null(taken["scale"], _ZERO).to_numpy().astype(np.int64), _COARSEST, None)
     sides, buckets, counts = [], [], []
     for negative, name in enumerate(("positive", "negative")):
         offset, lists = taken[name].flatten()
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
+        lengths = pc.fill_null(pc.list_value_length(lists), _ZERO).to_numpy().astype(np.int64)
         owner = np.repeat(np.arange(len(rows)), lengths)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         cells = lists.flatten().to_numpy(zero_copy_only=False).astype(np.uint64)
         some = np.flatnonzero(cells)
         sides.append(owner[some] * 2 + negative)
-        buckets.append((pc.fill_null(offset, 0).to_numpy().astype(np.int64)[owner] + place)[some])
+        buckets.append((pc.fill_null(offset, _ZERO).to_numpy().astype(np.int64)[owner] + place)[some])
         counts.append(cells[some])
     found = ExponentialPoints(
         scale,
-        pc.fill_null(taken["zero_count"], 0).to_numpy(),
-        pc.fill_null(taken["zero_threshold"], 0.0).to_numpy(),
+        pc.fill_null(taken["zero_count"], pa.scalar(0, pa.uint64())).to_numpy(),
+        pc.fill_null(taken["zero_threshold"], pa.scalar(0.0, pa.float64())).to_numpy(),
         np.concatenate(sides),
         np.concatenate(buckets),
         np.concatenate(counts),

@@ -29,6 +29,9 @@ _ODD = np.uint64(0xD6E8FEB86659FD93)
 _OTHER = np.uint64(0xA0761D6478BD642F)
 _SHIFT = np.uint64(29)
 _POSITION = np.uint64(8)
+# Scalars with a type: to infer one pyarrow looks for pandas, each time anew (0.1 ms).
+_ZERO = pa.scalar(0, pa.int32())
+_NO_KIND = pa.scalar(0, pa.uint8())
 _NUMBERS = ("int", "double", "bool")
 
 
@@ -77,7 +80,7 @@ def stream_hashes(
     found = found.then(attribute_hashes(records["attributes"].take(taken)) if without is None else without)
     if (records["type"].to_numpy()[rows] == int(MetricType.HISTOGRAM)).any():
         found = found.then(_bounds(records["explicit_bounds"].take(taken)))
-        counts = pc.fill_null(pc.list_value_length(records["bucket_counts"].take(taken)), 0)
+        counts = pc.fill_null(pc.list_value_length(records["bucket_counts"].take(taken)), _ZERO)
         found = found.then(_words(counts.to_numpy().astype(np.uint64)))
     else:
         nothing = np.zeros(len(rows), np.uint64)
@@ -98,13 +101,13 @@ def attribute_hashes(attributes: pa.ListArray, keys: pa.BooleanArray | None = No
     True
     """
     entries = attributes.flatten()
-    ends = np.cumsum(pc.fill_null(pc.list_value_length(attributes), 0).to_numpy().astype(np.int64))
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(attributes), _ZERO).to_numpy().astype(np.int64))
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
     if not len(entries):
         nothing = np.zeros(len(attributes), np.uint64)
         return StreamHash(nothing, nothing)
     columns = dict(zip([field.name for field in entries.type], entries.flatten(), strict=True))
-    kind = pc.fill_null(columns["type"], 0).to_numpy().astype(np.uint64)
+    kind = pc.fill_null(columns["type"], _NO_KIND).to_numpy().astype(np.uint64)
     high, low = np.zeros(len(entries), np.uint64), np.zeros(len(entries), np.uint64)
     for name in ("str", "bytes"):
         if columns[name].null_count < len(entries):
@@ -123,7 +126,7 @@ def attribute_hashes(attributes: pa.ListArray, keys: pa.BooleanArray | None = No
 
 def _bounds(bounds: pa.ListArray) -> StreamHash:
     """Of lists of doubles, in which order matters."""
-    lengths = pc.fill_null(pc.list_value_length(bounds), 0).to_numpy().astype(np.int64)
+    lengths = pc.fill_null(pc.list_value_length(bounds), _ZERO).to_numpy().astype(np.int64)
     ends = np.cumsum(lengths)
     starts = ends - lengths
     values = bounds.flatten().to_numpy(zero_copy_only=False)
@@ -134,7 +137,7 @@ def _bounds(bounds: pa.ListArray) -> StreamHash:
 def _numbers(column: pa.Array) -> StreamHash:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int64())
-    words = _words(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).view(np.uint64))
+    words = _words(pc.fill_null(column, pa.scalar(0, column.type)).to_numpy(zero_copy_only=False).view(np.uint64))
     return _where_valid(column, words)
 
 
@@ -153,7 +156,7 @@ def _texts(column: pa.Array) -> StreamHash:
         letters = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].astype(np.uint64)
     place = (np.arange(len(letters)) - np.repeat(starts, lengths)).astype(np.uint64)
     words = _words(letters | (place << _POSITION)).summed(starts, ends).then(_words(lengths.astype(np.uint64)))
-    rows = pc.fill_null(coded.indices, 0).to_numpy()
+    rows = pc.fill_null(coded.indices, _ZERO).to_numpy()
     if not len(distinct):
         nothing = np.zeros(len(column), np.uint64)
         return StreamHash(nothing, nothing)

@@ -72,7 +72,7 @@ def read_points(records: pa.RecordBatch, rows: Ints) -> PointValues:
     """Return the values of some points: sums, gauges, histograms of both kinds."""
     kinds = records["type"].to_numpy()[rows]
     number = (kinds == int(MetricType.SUM)) | (kinds == int(MetricType.GAUGE))
-    widths = pc.fill_null(pc.list_value_length(records["bucket_counts"]), 0).to_numpy()[rows]
+    widths = pc.fill_null(pc.list_value_length(records["bucket_counts"]), pa.scalar(0, pa.int32())).to_numpy()[rows]
     widths = np.where(kinds == int(MetricType.HISTOGRAM), widths, 0)
     buckets = {}
     if widths.any():
@@ -144,7 +144,9 @@ def _cells(lists: pa.ListArray) -> tuple[Ints, Counts]:
 
 
 def _numbers(column: pa.Array, missing: float) -> npt.NDArray[Any]:
-    return np.asarray((column.fill_null(missing) if column.null_count else column).to_numpy(zero_copy_only=False))
+    if column.null_count:
+        column = column.fill_null(pa.scalar(missing, column.type))
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _put(column: pa.Array, rows: Ints, values: npt.NDArray[Any]) -> pa.Array:

@@ -23,6 +23,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _NO_VALUE = np.uint32(1)  # DataPointFlags of opentelemetry.proto.metrics.v1
+_NAN = pa.scalar(np.nan, pa.float64())
 _NO_TENANT = "(none)"
 
 
@@ -33,10 +34,12 @@ class Converted:
     Attributes:
         batch: What is left of it, in its order; None: nothing.
         dropped: Points that are not, and why.
+        rows: Which of its rows are left; None: all.
     """
 
     batch: TelemetryBatch | None
     dropped: tuple[tuple[TelemetryBatch, str], ...] = ()
+    rows: Ints | None = None
 
 
 class Selector:
@@ -59,11 +62,15 @@ class Selector:
         mask &= np.isin(kinds, sorted(self._settings.types))
         monotonic = records["is_monotonic"].to_numpy(zero_copy_only=False)
         mask &= (kinds != int(MetricType.SUM)) | monotonic
+        return self.wanted(records, np.asarray(mask))
+
+    def wanted(self, records: pa.RecordBatch, mask: Mask) -> Mask:
+        """Return which of the points of a mask are of metrics with the right names."""
         if mask.any() and (self._settings.include or self._settings.exclude):
             names = records["name"].dictionary_encode()
             wanted = [self._wants(name) for name in names.dictionary.to_pylist()]
-            mask &= np.array(wanted, np.bool_)[names.indices.to_numpy()]
-        return np.asarray(mask)
+            mask = mask & np.array(wanted, np.bool_)[names.indices.to_numpy()]
+        return mask
 
     def _wants(self, name: str) -> bool:
         found = self._wanted.get(name)
@@ -79,7 +86,7 @@ def no_value(records: pa.RecordBatch, rows: Ints) -> Mask:
     flags = records["flags"].to_numpy()[rows]
     number = records["type"].to_numpy()[rows] == int(MetricType.SUM)
     whole = records["value_int"].is_valid().to_numpy(zero_copy_only=False)[rows]
-    real = records["value_double"].fill_null(np.nan).to_numpy()[rows]
+    real = records["value_double"].fill_null(_NAN).to_numpy()[rows]
     return np.asarray(((flags & _NO_VALUE) != 0) | (number & ~whole & np.isnan(real)))
 
 
@@ -100,7 +107,7 @@ def converted(batch: TelemetryBatch, records: pa.RecordBatch, dropped: list[tupl
     left = batch.with_records(records)
     if gone:
         left = left.filter(keep).compact()
-    return Converted(left if left.num_rows else None, tuple(gone))
+    return Converted(left if left.num_rows else None, tuple(gone), np.flatnonzero(keep) if gone else None)
 
 
 def split_by_stream(

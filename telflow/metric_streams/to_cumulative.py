@@ -100,6 +100,10 @@ class ToCumulative:
         self._forget()
         return converted(batch, records, dropped)
 
+    def knows(self, batch: TelemetryBatch) -> Mask:
+        """Return for each point of a batch of delta points whether there is a total of its stream."""
+        return self._tracker.knows(stream_hashes(batch, np.arange(batch.num_rows)))
+
     def state(self) -> dict[str, Any]:
         """Return everything as plain, versioned data that later changes do not touch."""
         return {"version": _STATE_VERSION, "tracker": self._tracker.state(), "totals": self._totals.state()}

@@ -54,13 +54,19 @@ class CumulativeToDeltaSettings(ConversionSettings):
 class ToDelta:
     """The kernel, for one key of a stream. No clock and no I/O; times are Unix nanoseconds.
 
+    Args:
+        settings: See `CumulativeToDeltaSettings`.
+        joins: Instead of what `initial_value` says, a stream's first point is kept unless the stream may have been
+            here before, and been forgotten: for a sum over streams, which each joins with all it has.
+
     >>> from telflow.schema import Signal
     >>> ToDelta(CumulativeToDeltaSettings()).add(TelemetryBatch.empty(Signal.METRICS), 0).batch is None
     True
     """
 
-    def __init__(self, settings: CumulativeToDeltaSettings) -> None:
+    def __init__(self, settings: CumulativeToDeltaSettings, *, joins: bool = False) -> None:
         self._settings = settings
+        self._joins = joins
         self._selector = Selector(settings, Temporality.CUMULATIVE)
         streams = -(-settings.max_streams // settings.shards)
         self._tracker = StreamTracker(streams, settings.stale_nano)
@@ -178,6 +184,9 @@ class ToDelta:
 
     def _kept(self, starts: Ints, times: Ints, horizon: Ints) -> Mask:
         """Whether points shall become deltas, if they are the first of their streams."""
+        if self._joins:
+            # Nothing can have been forgotten yet, or only streams that began earlier.
+            return np.asarray((horizon <= (self._tracker.since or 0)) | (starts >= horizon))
         match self._settings.initial_value:
             case "keep":
                 return np.ones(len(starts), np.bool_)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from telflow.metric_streams.identity import StreamHash
 from telflow.sampling.trace_index import TraceIndex, TraceKeys
 
-__all__ = ["NEVER", "StreamTracker", "times_of"]
+__all__ = ["NEVER", "StreamTracker", "keys_of", "times_of"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -74,7 +74,7 @@ class StreamTracker:
             self.since = min(int(times[0]), now_unix_nano)
         believed = np.maximum.accumulate(np.append(self._high, np.minimum(times, now_unix_nano)))
         self._high = int(believed[-1])
-        keys = _keys_of(streams)
+        keys = keys_of(streams)
         slots = self._index.find(keys)
         missing = np.flatnonzero(slots < 0)
         if missing.size:
@@ -87,6 +87,10 @@ class StreamTracker:
             self.last = np.append(self.last, np.full(more, NEVER))
             self.start = np.append(self.start, np.zeros(more, np.int64))
         return _Seen(slots, np.maximum(believed[:-1] - self._max_stale, NEVER))
+
+    def knows(self, streams: StreamHash) -> npt.NDArray[np.bool_]:
+        """Return which streams are remembered."""
+        return np.asarray(self._index.find(keys_of(streams)) >= 0)
 
     def forget(self) -> Ints | None:
         """Forget the streams that are gone: return the slots that are left, in their new order; None: all are."""
@@ -121,9 +125,9 @@ class StreamTracker:
         """Let these be the streams, in the order of their slots."""
         self._streams = streams
         self._index = TraceIndex()
-        self._index.admit(_keys_of(streams))
+        self._index.admit(keys_of(streams))
 
 
-def _keys_of(streams: StreamHash) -> TraceKeys:
-    # The tenant is part of what is hashed.
+def keys_of(streams: StreamHash) -> TraceKeys:
+    """Return what an index takes; the tenant is part of what is hashed."""
     return TraceKeys(streams.high, streams.low, np.zeros(len(streams.high), np.uint32))

@@ -42,7 +42,7 @@ def test_killed_and_rescaled_the_results_are_exact(tmp_path: Path) -> None:
     """Three processes, killed at once, go on as two: each point once, and as the reference has it."""
     environment = {"FOLDER": str(tmp_path), "STEP": "cumulative_to_delta", "COUNT": str(COUNT)}
     killed_and_rescaled(
-        Path(points_flow.__file__), tmp_path, environment, lambda: len(points_flow.lines(tmp_path)) > 100
+        Path(points_flow.__file__), tmp_path, environment, lambda: points_flow.half_way(tmp_path, COUNT)
     )
     assert Counter(points_flow.lines(tmp_path)) == expected()[0]
 
