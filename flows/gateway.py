@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
-from bytewax.operators import KeyedStream
 from bytewax.outputs import FixedPartitionedSink
 from pydantic import Field, StringConstraints, model_validator
 
@@ -29,9 +28,9 @@ from connectors.merged_source import MergedSource
 from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
 from connectors.placed_sink import PlacedSink
 from connectors.quarantine import QuarantineSettings, QuarantineSink
+from flows.gateway_metrics import at_end, convert_metrics, make_metrics, tenant_of
 from flows.telemetry_settings import TelemetrySettings
 from operators import (
-    NO_KEY,
     CoalesceSettings,
     CountSettings,
     CumulativeToDeltaSettings,
@@ -44,22 +43,13 @@ from operators import (
     SpanMetricsSettings,
     SumSettings,
     TailSamplingSettings,
-    aggregate_with,
     coalesce,
-    count_records,
-    cumulative_to_delta,
-    delta_to_cumulative,
     edit_attributes,
     filter_records,
-    log_metrics,
     partition,
     redact,
-    service_graph,
-    span_metrics,
-    sum_values,
     tail_sampling,
     tap,
-    to_metrics,
 )
 from telflow.accounting import LEDGER, Ledger, Outcome
 from telflow.aggregation import AggregateSettings
@@ -91,7 +81,6 @@ __all__ = [
 ]
 
 Sink = FixedPartitionedSink[TelemetryBatch, Any]
-_Part = TypeVar("_Part", bound=Settings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]*$")]
 
 FLOW_ID = "gateway"
@@ -313,53 +302,20 @@ def build(
         deliver("quarantine", redacted.quarantined, kept_apart["quarantine"], share=share)
         stream = redacted.kept
     keeps_state = recovery_dir is not None
-    metrics = _metrics(settings, stream, ledger, keeps_state=keeps_state)
+    metrics = make_metrics(settings, stream, ledger, keeps_state=keeps_state)
     if settings.tail_sampling is not None:
         # Batches are held as they come, each of one tenant; so what comes out of them is, too.
         stream = tail_sampling(
-            "tail_sampling", stream, _at_end(settings.tail_sampling, keeps_state=keeps_state), ledger=ledger
+            "tail_sampling", stream, at_end(settings.tail_sampling, keeps_state=keeps_state), ledger=ledger
         )
     if metrics:
         unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
         stream = op.merge("with_metrics", stream, *unkeyed)
-    stream = _converted(settings, stream, ledger)
+    stream = convert_metrics(settings, stream, ledger)
     sinks = _shared(lambda out: _sinks(settings, out, ledger), outgoing, share)
     for number, (name, sink) in enumerate(sinks.items()):
         deliver(name, stream, sink, copies=ledger if number else None, share=share)
     return flow
-
-
-def _at_end(part: _Part, *, keeps_state: bool) -> _Part:
-    """Close windows at the end where no recovery would bring them back after a stop."""
-    emit_on_eof = getattr(part, "emit_on_eof", False) or not keeps_state
-    return part.model_copy(update={"emit_on_eof": emit_on_eof})
-
-
-def _metrics(
-    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger, *, keeps_state: bool
-) -> dict[str, KeyedStream[TelemetryBatch]]:
-    """Metrics made of what passes, by a name for a step; each batch is of one tenant."""
-    made: dict[str, KeyedStream[TelemetryBatch]] = {}
-    if settings.span_metrics is not None:
-        by_tenant = op.key_on("by_tenant", stream, tenant_of)
-        chosen = _at_end(settings.span_metrics, keeps_state=keeps_state)
-        made["metrics"] = span_metrics("span_metrics", by_tenant, chosen, ledger=ledger).metrics
-    if settings.service_graph is not None:
-        chosen_graph = _at_end(settings.service_graph, keeps_state=keeps_state)
-        made["graph"] = service_graph("service_graph", stream, chosen_graph, ledger=ledger)
-    if settings.count is not None:
-        made["counts"] = count_records("count", stream, _at_end(settings.count, keeps_state=keeps_state), ledger=ledger)
-    if settings.sum is not None:
-        made["sums"] = sum_values("sum", stream, _at_end(settings.sum, keeps_state=keeps_state), ledger=ledger)
-    if settings.log_metrics is not None:
-        made["of_logs"] = log_metrics(
-            "log_metrics", stream, _at_end(settings.log_metrics, keeps_state=keeps_state), ledger=ledger
-        )
-    for name, aggregation in settings.aggregate.items():
-        chosen_here = _at_end(aggregation, keeps_state=keeps_state)
-        out = aggregate_with(f"aggregate_{name}", stream, chosen_here, ledger=ledger)
-        made[f"aggregated_{name}"] = to_metrics(f"metrics_{name}", out.rows, chosen_here, ledger)
-    return made
 
 
 def _intake_source(settings: GatewaySettings, intake: Intake, share: Share | None) -> IntakeSource:
@@ -402,15 +358,6 @@ def _shared(
     }
 
 
-def _converted(settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger) -> Stream[TelemetryBatch]:
-    """Metrics in the temporality that is asked for; each batch is of one tenant."""
-    if settings.delta_to_cumulative is not None:
-        stream = delta_to_cumulative("delta_to_cumulative", stream, settings.delta_to_cumulative, ledger=ledger)
-    if settings.cumulative_to_delta is not None:
-        stream = cumulative_to_delta("cumulative_to_delta", stream, settings.cumulative_to_delta, ledger=ledger)
-    return stream
-
-
 @operator
 def deliver(
     step_id: str, up: Stream[TelemetryBatch], sink: Sink, copies: Ledger | None = None, share: Share | None = None
@@ -445,13 +392,6 @@ def check(settings: GatewaySettings) -> None:
     """
     if settings.redact is not None:
         Redactor(settings.redact)
-
-
-def tenant_of(batch: TelemetryBatch) -> str:
-    """Return whose the records of a partitioned batch are; `NO_KEY` when that is unknown."""
-    if not batch.num_rows:
-        return NO_KEY
-    return batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py() or NO_KEY
 
 
 def _source(  # noqa: PLR0917 - what `build` was given
