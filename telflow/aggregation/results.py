@@ -34,7 +34,9 @@ def rows_of(result: SeriesResult, settings: AggregateSettings) -> pa.RecordBatch
         "tenant": tenant,
         "window_start_unix_nano": pa.array(result.starts),
         "window_end_unix_nano": pa.array(result.ends),
-        **{field.name: _value(key, field) for field, key in zip(settings.by, keys, strict=True)},
+        **{
+            name: _value(key, field) for name, field, key in zip(settings.key_columns(), settings.by, keys, strict=True)
+        },
         **dict(kept),
         **{
             name: measure.rows(MeasurePart(result.values, name, result.rows, length_s))
@@ -55,7 +57,7 @@ def metrics_of(rows: pa.RecordBatch, settings: AggregateSettings) -> TelemetryBa
     """
     rows = rows.filter(pc.equal(rows["kind"], "final"))
     overflowed = rows["overflow"].to_numpy(zero_copy_only=False)
-    keys = {field: as_attribute(rows[field.name]) for field in settings.by}
+    keys = {f: as_attribute(rows[name]) for name, f in zip(settings.key_columns(), settings.by, strict=True)}
     whole = settings.resource_attributes
     inherited = {f: values for f, values in keys.items() if f.level == "resource" and not whole}
     cumulative = settings.temporality == "cumulative"

@@ -123,9 +123,9 @@ class AggregateSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [*(field.name for field in self.by), *self.measures]
+        names = [*self.key_columns(), *self.measures]
         for name in names:
-            if names.count(name) > 1 or (name in RESERVED and name != "tenant"):
+            if names.count(name) > 1 or name in RESERVED:
                 raise ValueError(f"{name}: expected keys and measures of different names other than {RESERVED[1:]}")
         if any(field.name == "tenant" and field.column_level for field in self.by):
             raise ValueError("by: the tenant is always a key; leave it out")
@@ -173,6 +173,10 @@ class AggregateSettings(Settings):
             nanos(self.window.slide) if isinstance(self.window, SlidingWindow) else 0,
             nanos(self.correct_for) if self.late == "correct" else 0,
         )
+
+    def key_columns(self) -> list[str]:
+        """Columns of the results that hold the keys: their names, or `by_` and the name where that is reserved."""
+        return [f"by_{field.name}" if field.name in RESERVED else field.name for field in self.by]
 
     def columns(self) -> dict[str, Measure]:
         """What is accumulated, by measure and column."""

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telflow.globs import glob_mask
+from tests.strategies import thorough
 
 
+@thorough(100)
 @given(st.text("ab.*?[]\\+ \n$^é", max_size=6), st.text("ab.*?[]\\+ \n$^é", max_size=6))
 def test_a_glob_matches_as_fnmatch_does(text: str, glob: str) -> None:
     """Save for brackets, which stand for themselves here."""
