@@ -5,7 +5,7 @@ BIN := .venv/bin
 NPROC := $(shell getconf _NPROCESSORS_ONLN)
 export PYTHON
 
-.PHONY: help setup demo run test lint format bench coverage fuzz torture soak lock docs clean
+.PHONY: help setup demo run test lint format bench coverage fuzz torture killmatrix soak lock docs clean
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fuzz: setup ## Fuzz the codec for SECONDS (60 by default)
 
 torture: setup ## Kill a gateway under load KILLS times (200 by default), then look for every acknowledged record
 	@$(BIN)/python -m tests.torture --kills $${KILLS:-200}
+
+killmatrix: setup ## Signals to every worker and the supervisor of a gateway's cluster, KILL_ROUNDS (10) times each
+	@$(BIN)/python -m tests.kill_matrix --rounds $${KILL_ROUNDS:-10}
 
 soak: setup ## Run a gateway with faults for SOAK_SECONDS (300 by default); what it holds must stay flat
 	@$(BIN)/python -m tests.soak --seconds $${SOAK_SECONDS:-300}

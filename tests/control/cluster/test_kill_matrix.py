@@ -1,7 +1,8 @@
 """Signals to every part of a cluster under load: found, started again, and every window exact.
 
-TELFLOW_KILL_ROUNDS=10 runs the whole matrix so often, each of three workers with each signal, and checks the times; by
-default each signal hits one worker and the supervisor once, and times are not judged.
+A user's flow here, and a gateway (`tests.kill_matrix`). TELFLOW_KILL_ROUNDS=10 runs the gateway's whole matrix so often,
+each of three workers with each signal, and checks the times; by default each signal hits one worker and the supervisor
+once, and times are not judged. The long form with its figures: `make killmatrix`.
 """
 
 from __future__ import annotations
@@ -13,22 +14,33 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.kill_matrix import SIGNALS, kill_matrix
 from tests.supervised import Supervised, gone, windows
 
-SIGNALS = [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT]
 ROUNDS = int(os.environ.get("TELFLOW_KILL_ROUNDS", "0"))
-WORKERS = 3 if ROUNDS else 2
+WORKERS = 2
+
+
+@pytest.mark.timeout(300 + 1200 * ROUNDS)
+def test_a_gateway_hit_by_any_signal_loses_nothing_and_keeps_no_half_trace(tmp_path: Path) -> None:
+    """Workers and supervisor: noticed, all run again; nothing lost, nothing twice, windows exact, traces whole."""
+    hits = [(number, worker) for number in SIGNALS for worker in range(3)] * ROUNDS
+    if not ROUNDS:
+        hits = [(number, n % WORKERS) for n, number in enumerate(SIGNALS)]
+    found, times = kill_matrix(tmp_path, hits, SIGNALS * ROUNDS or [signal.SIGKILL], 3 if ROUNDS else WORKERS)
+    assert found.broken == []
+    assert len(found.whole) > 100
+    assert not ROUNDS or times.late == [], times.lines()
 
 
 def test_a_worker_hit_by_any_signal_is_missed_and_all_go_on_with_exact_windows(tmp_path: Path) -> None:
     """SIGKILL and SIGSTOP: restart from the last epoch; SIGTERM and SIGINT: drain and restart."""
-    hits = [(number, worker) for number in SIGNALS for worker in range(WORKERS)] * ROUNDS
-    if not ROUNDS:
-        hits = [(number, n % WORKERS) for n, number in enumerate(SIGNALS)]
     with Supervised(tmp_path, "--workers", str(WORKERS), "--recovery-dir", "state") as cluster:
         status = cluster.running()
-        for generation, (number, worker) in enumerate(hits, start=2):
-            hit_s = time.time()
+        for generation, number in enumerate(SIGNALS, start=2):
+            worker = generation % WORKERS
             os.kill(status["workers"][worker]["pid"], number)
             before, status = status, cluster.running(generation)
             assert status["generation"] == generation
@@ -37,9 +49,6 @@ def test_a_worker_hit_by_any_signal_is_missed_and_all_go_on_with_exact_windows(t
             assert status["restarts"] - before["restarts"] == lost
             if lost:
                 assert f"worker {worker}" in status["last_loss"]["reason"]
-            if lost and ROUNDS:
-                assert status["last_loss"]["time_unix_nano"] / 1e9 - hit_s < 10
-                assert status["last_loss"]["down_s"] < 5
         assert cluster.stop() == 0
     assert len({service for service, _, _ in windows(tmp_path)}) == 4
 
@@ -47,7 +56,7 @@ def test_a_worker_hit_by_any_signal_is_missed_and_all_go_on_with_exact_windows(t
 def test_a_supervisor_hit_by_any_signal_leaves_no_orphans_and_a_new_one_goes_on(tmp_path: Path) -> None:
     """SIGKILL takes the workers along; SIGTERM and SIGINT drain; SIGSTOP leaves the workers working."""
     counted = 0
-    for number in [signal.SIGKILL, signal.SIGINT, signal.SIGTERM] * max(ROUNDS, 1):
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         with Supervised(tmp_path, "--workers", str(WORKERS), "--recovery-dir", "state") as cluster:
             workers = [worker["pid"] for worker in cluster.running()["workers"]]
             if number is signal.SIGINT:
