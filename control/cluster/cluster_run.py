@@ -15,6 +15,7 @@ from typing import Any
 from control.account import merged_accounts
 from control.cluster.control_socket import serve
 from control.cluster.described import describe
+from control.cluster.forker import Forker
 from control.cluster.hosts import Agent, Hosts, RemoteNode
 from control.cluster.node import Events, LocalNode, Node
 from control.cluster.settings import LOCAL, ClusterSettings, one_host, refuse_public
@@ -60,6 +61,8 @@ def run_cluster(
     # For settings that are the same file on all hosts: `${env:TELFLOW_HOST}`; workers inherit it.
     os.environ["TELFLOW_HOST"] = me
     os.environ["TELFLOW_ADDRESS"] = "127.0.0.1" if settings is None else settings.hosts[me].address
+    forker = Forker()
+    forker.warm_up()  # beside the description, which imports as much
     described = describe(target)
     flow_id = described.flow_id
     if settings is not None:
@@ -72,9 +75,9 @@ def run_cluster(
     version = Version(target, flow_id, workers or settings.workers, described.storage)
     with locked(settings.recovery_dir_of(me), f"the flow {flow_id}"):
         if me == settings.first:
-            asyncio.run(_supervise(settings, version, me, screen))
+            asyncio.run(_supervise(settings, version, me, screen, forker))
         else:
-            asyncio.run(_help(settings, me, screen))
+            asyncio.run(_help(settings, me, screen, forker))
 
 
 def state_dir(flow_id: str) -> Path:
@@ -83,11 +86,11 @@ def state_dir(flow_id: str) -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "telflow" / flow_id / "recovery"
 
 
-async def _supervise(settings: ClusterSettings, version: Version, me: str, screen: Screen) -> None:
+async def _supervise(settings: ClusterSettings, version: Version, me: str, screen: Screen, forker: Forker) -> None:
     events: Events = asyncio.Queue()
     nodes: dict[str, Node] = {}
     for name in settings.hosts:
-        nodes[name] = LocalNode(name, events) if name == me else RemoteNode(name, events)
+        nodes[name] = LocalNode(name, events, forker) if name == me else RemoteNode(name, events)
 
     def note(text: str) -> None:
         if screen.output is Output.JSON:
@@ -138,7 +141,7 @@ async def _hosts(settings: ClusterSettings, nodes: dict[str, Node], events: Even
         yield
 
 
-async def _help(settings: ClusterSettings, me: str, screen: Screen) -> None:
+async def _help(settings: ClusterSettings, me: str, screen: Screen, forker: Forker) -> None:
     assert settings.secret is not None  # noqa: S101 - the settings have checked it
     agent = Agent(
         me,
@@ -147,6 +150,7 @@ async def _help(settings: ClusterSettings, me: str, screen: Screen) -> None:
         recovery_dir=settings.recovery_dir_of(me).absolute(),
         silence_s=settings.silence_timeout.total_seconds(),
         note=screen.note,
+        forker=forker,
     )
     with _signals(agent.stop):
         await agent.run()

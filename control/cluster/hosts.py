@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from control.cluster.forker import Forker
 from control.cluster.node import Event, Events, Frontiers, LocalNode, Plan
 from control.exit_codes import UnavailableError
 
@@ -176,6 +177,7 @@ class Agent:
         recovery_dir: Path,
         silence_s: float,
         note: Callable[[str], None] | None = None,
+        forker: Forker | None = None,
     ) -> None:
         """Set up.
 
@@ -186,6 +188,7 @@ class Agent:
             recovery_dir: Folder of the state here.
             silence_s: After this time without a word the first host is gone.
             note: Is told, for people, what happens.
+            forker: Starts the workers here.
         """
         self._name = name
         self._first = first
@@ -194,7 +197,7 @@ class Agent:
         self._silence_s = silence_s
         self._note = note or _say_nothing
         self._events: Events = asyncio.Queue()
-        self._node = LocalNode(name, self._events)
+        self._node = LocalNode(name, self._events, forker)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import sqlite3
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from control.cluster.forker import Forked, Forker
 from control.cluster.spec import WorkerSpec
 from control.recovery_store import part_files, prepare_store, wait_until_unused
-from control.screen import ACTIVE
 from telflow.errors import TelflowError
 
 __all__ = ["Event", "Events", "Frontiers", "LocalNode", "Node", "Plan", "free_ports", "frontiers"]
@@ -104,7 +102,7 @@ class Node(Protocol):
 @dataclass(slots=True)
 class _Process:
     spec: WorkerSpec
-    process: asyncio.subprocess.Process
+    process: Forked
     writer: asyncio.StreamWriter
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -112,14 +110,21 @@ class _Process:
 class LocalNode:
     """The workers of this host.
 
-    They are children of the calling process and die with it; `start` must be called on its main thread, whose end the
-    kernel takes for that of the parent.
+    They die with the calling process; `start` must be called on its main thread, whose end the kernel takes for that of
+    the parent.
     """
 
-    def __init__(self, name: str, events: Events) -> None:
-        """Build a node without workers."""
+    def __init__(self, name: str, events: Events, forker: Forker | None = None) -> None:
+        """Build a node without workers.
+
+        Args:
+            name: Its name.
+            events: What it reports to.
+            forker: Starts its workers.
+        """
         self._name = name
         self._events = events
+        self._forker = forker or Forker()
         self._processes: list[_Process] = []
         self._recovery_dir: Path | None = None
 
@@ -144,7 +149,12 @@ class LocalNode:
         except TelflowError as error:
             await self._put(plan.generation, -1, failed={"error": str(error)})
             return
-        self._processes = [await self._spawn(plan.generation, spec) for spec in plan.workers]
+        self._processes = []
+        try:
+            for spec in plan.workers:
+                self._processes.append(await self._spawn(plan.generation, spec))
+        except TelflowError as error:
+            await self._put(plan.generation, -1, failed={"error": str(error)})
 
     async def order(self, order: str) -> None:
         """See `Node.order`."""
@@ -157,8 +167,7 @@ class LocalNode:
     async def kill(self) -> None:
         """See `Node.kill`."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.process.kill()
+            process.process.kill()
         for process in self._processes:
             await process.process.wait()
             for task in process.tasks:
@@ -173,22 +182,7 @@ class LocalNode:
     async def _spawn(self, generation: int, spec: WorkerSpec) -> _Process:
         ours, theirs = socket.socketpair()
         with theirs:
-            told = replace(spec, parent=os.getpid(), channel=theirs.fileno())
-            debug = ["--debug"] if ACTIVE.debug else []
-            warnings = [f"-W{option}" for option in sys.warnoptions]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                *warnings,
-                "-m",
-                "telflow",
-                "worker",
-                told.to_json(),
-                *debug,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which drains
-            )
+            process = await self._forker.fork(spec, theirs)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_MESSAGE_BYTES)
         started = _Process(spec, process, writer)
         await self._put(generation, spec.index, started={"pid": process.pid})
@@ -201,9 +195,7 @@ class LocalNode:
             async for line in reader:
                 await self._put(generation, worker, **json.loads(line))
 
-    async def _wait(
-        self, generation: int, worker: int, process: asyncio.subprocess.Process, reading: asyncio.Task[None]
-    ) -> None:
+    async def _wait(self, generation: int, worker: int, process: Forked, reading: asyncio.Task[None]) -> None:
         status = await process.wait()
         await reading  # what it said before its end comes first
         await self._put(generation, worker, exit={"status": status})

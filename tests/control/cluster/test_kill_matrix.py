@@ -1,8 +1,8 @@
 """Signals to every part of a cluster under load: found, started again, and every window exact.
 
-A user's flow here, and a gateway (`tests.kill_matrix`). TELFLOW_KILL_ROUNDS=10 runs the gateway's whole matrix so often,
-each of three workers with each signal, and checks the times; by default each signal hits one worker and the supervisor
-once, and times are not judged. The long form with its figures: `make killmatrix`.
+A user's flow here, and a gateway (`tests.kill_matrix`). TELFLOW_KILL_ROUNDS=10 runs the gateway's whole matrix so
+often, each of three workers with each signal, and checks the times; by default each signal hits one worker once, and
+times are not judged. The long form with its figures: `make killmatrix`.
 """
 
 from __future__ import annotations
