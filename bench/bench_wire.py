@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import report
 
-__all__ = ["main", "run"]
+__all__ = ["free_ports", "main", "run"]
 
 _ROOT = Path(__file__).parent.parent
 _TARGET_RATIO = 2.0
@@ -92,7 +92,7 @@ def run(kind: str, count: int, keys: list[str], sender: int = 0) -> list[dict[st
     """Run the flow in two processes; returns what they said."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "wire_flow.py").write_text(_FLOW)
-        addresses = ";".join(f"127.0.0.1:{port}" for port in _free_ports(2))
+        addresses = ";".join(f"127.0.0.1:{port}" for port in free_ports(2))
         environment = {"KIND": kind, "COUNT": str(count), "KEYS": ",".join(keys), "SENDER": str(sender)}
         command = [sys.executable, "-m", "bytewax.run", "wire_flow:flow", "-s", "1", "-a", addresses, "-i"]
         path = {"PYTHONPATH": f"{folder}{os.pathsep}{_ROOT}", "POLARS_MAX_THREADS": "1"}
@@ -129,7 +129,8 @@ def measure(kind: str, count: int, keys: list[str]) -> dict[str, float]:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody uses now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

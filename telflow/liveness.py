@@ -70,6 +70,11 @@ class Liveness:
         if self._thread == threading.get_ident():
             self._progress_s = self._now_s()
 
+    def resumed(self) -> None:
+        """Say, on any thread, that the whole process was stopped until now, or its machine: that is nobody's fault."""
+        if self._progress_s is not None:
+            self._progress_s = self._now_s()
+
     def look(self) -> Look:
         """Look at the worker's thread, from another one; how long calls last is as exact as this is called often."""
         now_s, progress_s = self._now_s(), self._progress_s

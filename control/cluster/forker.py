@@ -108,11 +108,14 @@ class Forker:
         """End the process, and with it the workers that are left."""
         if self._reading is not None:
             self._reading.cancel()
-        if self._channel is not None:
-            self._channel.close()
+        self._end_server()
+
+    def _end_server(self) -> None:
         if self._server is not None:
             self._server.kill()
             self._server.wait()
+        if self._channel is not None:
+            self._channel.close()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -126,11 +129,7 @@ class Forker:
                     self._answers.popleft().set_result(forked)
         finally:
             writer.close()
-            if self._server is not None:
-                self._server.kill()
-                self._server.wait()
-            if self._channel is not None:
-                self._channel.close()
+            self._end_server()
             for answer in self._answers:
                 if not answer.done():
                     answer.set_exception(ConnectionResetError("the process that they are forked from has ended"))

@@ -30,6 +30,8 @@ HEARTBEAT_STEP = "telflow_heartbeat"
 
 _LOOK_EVERY_S = 0.25
 _BEAT_EVERY_S = 0.5
+_STOPPED_S = 2.0
+"""Between two looks, which are as far apart as `_LOOK_EVERY_S` else: the whole process was stopped."""
 _ASK_EVERY = timedelta(milliseconds=200)
 _PR_SET_PDEATHSIG = 1
 
@@ -136,7 +138,11 @@ class Pulse:
     def _run(self) -> None:
         received = b""
         due_s = 0.0
+        looked_s = time.monotonic()
         while True:
+            if time.monotonic() - looked_s > _STOPPED_S:
+                LIVENESS.resumed()
+            looked_s = time.monotonic()
             look = LIVENESS.look()
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + _BEAT_EVERY_S

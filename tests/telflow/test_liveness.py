@@ -61,6 +61,21 @@ def test_code_that_waits_on_purpose_does_not_hang() -> None:
     assert liveness.look().progress_age_s == 0
 
 
+def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
+    """Neither as a call that lasts nor as a dataflow that does not go round."""
+    now = [100.0]
+    liveness = Liveness(lambda: now[0])
+    liveness.resumed()
+    assert liveness.look().progress_age_s is None
+    liveness.progressed()
+    now[0] = 200.0
+    liveness.resumed()
+    now[0] = 201.0
+    look = liveness.look()
+    assert look.progress_age_s == 1
+    assert look.call_s <= 1
+
+
 def test_before_the_dataflow_runs_nothing_is_known() -> None:
     """No progress, no call."""
     look = Liveness(time.monotonic).look()
