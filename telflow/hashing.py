@@ -90,4 +90,4 @@ def assign(keys: Hashes, names: list[str]) -> npt.NDArray[np.int64]:
 def _powers(base: np.uint64, count: int) -> Hashes:
     factors = np.full(count, base, np.uint64)
     factors[0] = 1
-    return np.cumprod(factors)
+    return np.cumprod(factors, dtype=np.uint64)
