@@ -242,6 +242,7 @@ def _announce(screen: Screen, settings: GatewaySettings, ports: BoundPorts, sour
     }
     destinations = [f"{name} ({e.protocol}, {e.where})" for name, e in settings.exporters.items()]
     destinations += [f"{name} (kafka, {', '.join(e.brokers)})" for name, e in settings.kafka.items()]
+    destinations += [f"{name} (prometheus, {e.where})" for name, e in settings.prometheus.items()]
     destinations += [f"archive ({settings.archive.path})"] if settings.archive else []
     destinations += ["console"] if settings.console or not destinations else []
     if settings.receivers.kafka is not None:

@@ -11,7 +11,7 @@ from bytewax.dataflow import Dataflow
 from connectors.otlp.settings import split_address
 from control.drain import Drain
 from control.epochs import Epochs
-from control.self_telemetry import SelfTelemetry
+from control.self_telemetry import SelfTelemetry, expositions_of
 from control.telemetry_server import TelemetryServer
 from flows.gateway import GatewaySettings
 from flows.telemetry_settings import TelemetrySettings
@@ -80,7 +80,11 @@ class GatewayTelemetry:
             logs=logs,
         )
         self._server = TelemetryServer(
-            split_address(settings.telemetry.endpoint), self._itself, health=self._unhealthy, readiness=self._unready
+            split_address(settings.telemetry.endpoint),
+            self._itself,
+            health=self._unhealthy,
+            readiness=self._unready,
+            more=[*expositions_of(flow)],
         )
 
     def start(self) -> None:

@@ -15,6 +15,8 @@ from prometheus_client.core import Metric
 
 from connectors.kafka import KafkaSinkStats, KafkaSourceStats
 from connectors.otlp import OtlpClient
+from connectors.placed_sink import PlacedSink
+from connectors.prometheus import ExpositionSink
 from control.epochs import Epochs
 from control.flow_steps import steps_of
 from flows.telemetry_settings import MetricsExportSettings, TelemetrySettings
@@ -35,7 +37,7 @@ from telflow.telemetry import (
     to_batch,
 )
 
-__all__ = ["SelfTelemetry", "exporters_of"]
+__all__ = ["SelfTelemetry", "exporters_of", "expositions_of"]
 
 _LOG = logging.getLogger(__name__)
 _STALLED_EPOCHS = 5
@@ -236,6 +238,18 @@ class SelfTelemetry:
                     _LOG.warning("own metrics could not be sent to %s: %s", settings.endpoint, error)
                 except Exception as error:  # noqa: BLE001 - what watches must not end
                     _LOG.error("own metrics could not be sent: %s", describe_fault(error))
+
+
+def expositions_of(flow: Dataflow) -> Iterator[Callable[[], bytes]]:
+    """Yield what renders the metrics that a flow shows at `/metrics`."""
+    for step in steps_of(flow):
+        sink = getattr(step, "sink", None)
+        if sink is None or step.substeps:
+            continue
+        sink = getattr(sink, "inner", sink)
+        for one in sink.sinks.values() if isinstance(sink, PlacedSink) else (sink,):
+            if isinstance(one, ExpositionSink):
+                yield one.render
 
 
 def _parts_with_stats(flow: Dataflow, exporters: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], Any]]]:

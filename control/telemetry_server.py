@@ -8,7 +8,7 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Protocol
@@ -39,7 +39,13 @@ class TelemetryServer:
     """Serves three paths to GET, in threads of its own, without authentication."""
 
     def __init__(
-        self, address: tuple[str, int], collector: Collector, *, health: Condition, readiness: Condition
+        self,
+        address: tuple[str, int],
+        collector: Collector,
+        *,
+        health: Condition,
+        readiness: Condition,
+        more: Sequence[Callable[[], bytes]] = (),
     ) -> None:
         """Describe the server; `start` opens its port.
 
@@ -48,12 +54,13 @@ class TelemetryServer:
             collector: Where metrics come from.
             health: Why the process should be restarted.
             readiness: Why it should get no data now.
+            more: What else `/metrics` shows, as Prometheus text; with any of it, nothing but text is spoken.
         """
         self._address = address
         registry = CollectorRegistry(auto_describe=False)
         registry.register(collector)
         answers = {
-            "/metrics": lambda accept: _metrics(registry, accept),
+            "/metrics": lambda accept: _metrics(registry, accept, more),
             "/healthz": lambda _: _condition(health),
             "/readyz": lambda _: _condition(readiness),
         }
@@ -136,9 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
         _LOG.debug(format, *args)
 
 
-def _metrics(registry: CollectorRegistry, accept: str) -> tuple[HTTPStatus, str, bytes]:
-    encoder, content_type = choose_encoder(accept)
-    return HTTPStatus.OK, content_type, encoder(registry)
+def _metrics(
+    registry: CollectorRegistry, accept: str, more: Sequence[Callable[[], bytes]]
+) -> tuple[HTTPStatus, str, bytes]:
+    encoder, content_type = choose_encoder("" if more else accept)
+    return HTTPStatus.OK, content_type, b"".join([encoder(registry), *(render() for render in more)])
 
 
 def _condition(ask: Condition) -> tuple[HTTPStatus, str, bytes]:

@@ -20,15 +20,17 @@ from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.outputs import FixedPartitionedSink
 from pydantic import Field, StringConstraints, model_validator
 
-from connectors.archive import ArchiveSettings, ArchiveSink
-from connectors.console import ConsoleSettings, ConsoleSink
+from connectors.archive import ArchiveSettings
+from connectors.console import ConsoleSettings
 from connectors.intake_source import IntakeSource
-from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSink, KafkaSource, is_place
+from connectors.kafka import KafkaExporterSettings, KafkaReceiverSettings, KafkaSource, is_place
 from connectors.merged_source import MergedSource
-from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings, OtlpSink
+from connectors.otlp import OtlpExporterSettings, OtlpReceiverSettings
 from connectors.placed_sink import PlacedSink
+from connectors.prometheus import ExposeSettings, PrometheusExporterSettings
 from connectors.quarantine import QuarantineSettings, QuarantineSink
 from flows.gateway_metrics import at_end, convert_metrics, make_metrics, tenant_of
+from flows.gateway_sinks import sinks_of
 from flows.telemetry_settings import TelemetrySettings
 from operators import (
     CoalesceSettings,
@@ -173,11 +175,17 @@ class GatewaySettings(Settings):
     kafka: Mapping[Name, KafkaExporterSettings] = {}
     """Kafka clusters by name. Each gets everything, as OTLP messages."""
 
+    prometheus: Mapping[Name, PrometheusExporterSettings] = {}
+    """Prometheus servers by name, and what else takes remote write. Each gets the metrics."""
+
+    expose: Switchable[ExposeSettings] = None
+    """Shows the metrics at the telemetry port's `/metrics`, for Prometheus to scrape."""
+
     archive: Switchable[ArchiveSettings] = None
     """Keeps everything as Delta tables, to be queried and replayed."""
 
     console: Switchable[ConsoleSettings] = None
-    """Shows what goes out; on without being asked where there is no exporter and no archive."""
+    """Shows what goes out; on without being asked where nothing else takes it."""
 
     quarantine: QuarantineSettings = QuarantineSettings()
     """Where records go that could not be redacted."""
@@ -217,6 +225,8 @@ class GatewaySettings(Settings):
                 raise ValueError(f"aggregate: expected late: drop and no early results, got others in {name}")
         if self.delta_to_cumulative is not None and self.cumulative_to_delta is not None:
             raise ValueError("cumulative_to_delta: expected one of it and delta_to_cumulative, got both")
+        if self.expose is not None and self.telemetry is None:
+            raise ValueError("expose: expected telemetry, at whose port metrics are shown, got telemetry: false")
         if self.receivers.kafka is not None and self.recovery_dir is None:
             raise ValueError("receivers.kafka: expected storage.dir too, where the flow keeps the offsets it has read")
         return self
@@ -235,7 +245,8 @@ class GatewaySettings(Settings):
     @property
     def queue_bytes(self) -> int:
         """Bytes that the queues of all destinations may take on disk together, compressed."""
-        sizes = [exporter.sending_queue.queue_size for exporter in self.exporters.values()]
+        queued = (*self.exporters.values(), *self.prometheus.values())
+        sizes = [exporter.sending_queue.queue_size for exporter in queued]
         return sum(sizes) + (self.archive.queue_size if self.archive is not None else 0)
 
 
@@ -312,10 +323,17 @@ def build(
         unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
         stream = op.merge("with_metrics", stream, *unkeyed)
     stream = convert_metrics(settings, stream, ledger)
-    sinks = _shared(lambda out: _sinks(settings, out, ledger), outgoing, share)
+    sinks = _shared(lambda out: sinks_of(settings, out, ledger), outgoing, share)
+    takes_metrics = {"expose", *(f"prometheus_{name}" for name in settings.prometheus)}
     for number, (name, sink) in enumerate(sinks.items()):
-        deliver(name, stream, sink, copies=ledger if number else None, share=share)
+        # What takes metrics only need not be handed the rest, unless nobody else is there to account for it.
+        chosen = op.filter(f"for_{name}", stream, _is_metrics) if number and name in takes_metrics else stream
+        deliver(name, chosen, sink, copies=ledger if number else None, share=share)
     return flow
+
+
+def _is_metrics(batch: TelemetryBatch) -> bool:
+    return batch.signal is Signal.METRICS
 
 
 def _intake_source(settings: GatewaySettings, intake: Intake, share: Share | None) -> IntakeSource:
@@ -425,23 +443,3 @@ def _read_before(recovery_dir: Path | None, step_id: str) -> list[str]:
         return []
     with CommittedStates(recovery_dir) as states:
         return [name for name in states.keys(step_id) if is_place(name)]
-
-
-def _sinks(settings: GatewaySettings, outgoing: Outgoing, ledger: Ledger) -> dict[str, Sink]:
-    sinks: dict[str, Sink] = {
-        f"export_{name}": OtlpSink(exporter, ledger=ledger, log=outgoing.queues, dead_letters=outgoing.dead_letters)
-        for name, exporter in settings.exporters.items()
-    }
-    # What a stop leaves undelivered is brought again where everything that comes in is kept.
-    keep = settings.storage.durability != "memory" or settings.receivers.kafka is not None
-    sinks |= {
-        f"kafka_{name}": KafkaSink(exporter, keep_undelivered=keep, dead_letters=outgoing.dead_letters, ledger=ledger)
-        for name, exporter in settings.kafka.items()
-    }
-    if settings.archive is not None:
-        committed = outgoing.committed
-        log = outgoing.queues if committed is not None else None
-        sinks["archive"] = ArchiveSink(settings.archive, ledger=ledger, log=log, committed=committed)
-    if settings.console is not None or not sinks:
-        sinks["console"] = ConsoleSink(settings.console, ledger=ledger)
-    return sinks

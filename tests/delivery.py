@@ -133,6 +133,7 @@ def queue_to(
     dead_letters: DeadLetters | None = None,
     max_request_bytes: int = 4 << 20,
     memory: MemoryBudget = MEMORY,
+    in_order: bool = False,
     **settings: Any,
 ) -> SendingQueue:
     if isinstance(clock, FakeClock):
@@ -152,6 +153,7 @@ def queue_to(
         clock=clock,
         now_unix_nano=lambda: 1_700_000_000_000_000_000,
         memory=memory,
+        in_order=in_order,
     )
     if isinstance(clock, FakeClock):
         clock.idle = _idle(queue, clock)

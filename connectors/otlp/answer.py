@@ -24,7 +24,7 @@ from telflow.codec import Encoding
 from telflow.delivery.transport import Answer, Verdict
 from telflow.schema import Signal
 
-__all__ = ["classify_grpc", "classify_http"]
+__all__ = ["classify_grpc", "classify_http", "parse_retry_after"]
 
 _RESPONSES: dict[Signal, tuple[type[Message], str]] = {
     Signal.TRACES: (ExportTraceServiceResponse, "rejected_spans"),
@@ -93,7 +93,7 @@ def classify_http(
     message, wait_s = _read_status(body, encoding)
     header = headers.get("Retry-After")
     if header is not None:
-        wait_s = _parse_retry_after(header, time.time() if now_unix_s is None else now_unix_s)
+        wait_s = parse_retry_after(header, time.time() if now_unix_s is None else now_unix_s)
     verdict = Verdict.RETRYABLE if http_status in _RETRYABLE_STATUSES else Verdict.REFUSED
     return Answer(verdict, status, message[:_LONGEST_MESSAGE], retry_after_s=wait_s)
 
@@ -129,8 +129,8 @@ def _read_status(body: bytes, encoding: Encoding) -> tuple[str, float | None]:
     return status.message, retry_after_s(status)
 
 
-def _parse_retry_after(value: str, now_unix_s: float) -> float | None:
-    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3)."""
+def parse_retry_after(value: str, now_unix_s: float) -> float | None:
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None for neither."""
     if value.strip().isdecimal():
         return float(value)
     with contextlib.suppress(ValueError):

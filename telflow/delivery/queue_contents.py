@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from telflow.delivery.fair_order import FairOrder
+from telflow.delivery.in_order import InOrder
 from telflow.delivery.parcel import Parcel, Request, Stored
 
 __all__ = ["QueueContents"]
@@ -25,11 +26,16 @@ class QueueContents:
         sending: Parcels somebody is at work on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_order: bool = False) -> None:
+        """Begin empty.
+
+        Args:
+            in_order: Whether no parcel may overtake another.
+        """
         lock = threading.RLock()
         self.work = threading.Condition(lock)
         self.progress = threading.Condition(lock)
-        self.order: FairOrder[Parcel] = FairOrder()
+        self.order: FairOrder[Parcel] | InOrder[Parcel] = InOrder() if in_order else FairOrder()
         self.parcels: dict[Parcel, None] = {}
         self.unstored: dict[Parcel, None] = {}
         self.held_bytes = 0

@@ -48,6 +48,7 @@ class Senders:
         clock: Clock,
         stopping: Callable[[], bool],
         memory: MemoryBudget,
+        in_order: bool = False,
     ) -> None:
         """Describe the threads; `start` starts them.
 
@@ -62,6 +63,7 @@ class Senders:
             clock: What retries are timed by.
             stopping: Whether the time to stop has come, and nothing shall be tried again.
             memory: That of the process.
+            in_order: Whether no request may overtake another.
         """
         self.breaker = CircuitBreaker(settings.circuit_breaker, clock.now_s)
         self._contents = contents
@@ -69,7 +71,8 @@ class Senders:
         self._router = transport if isinstance(transport, Router) else None
         self._packer = packer
         self._retry = settings.retry_on_failure
-        self._most = settings.sending_queue.num_consumers
+        self._in_order = in_order
+        self._most = 1 if in_order else settings.sending_queue.num_consumers
         self._memory_bytes = settings.sending_queue.memory_size
         self._memory = memory
         self._component = component
@@ -185,13 +188,15 @@ class Senders:
                 answer = self._send(part)
                 if answer.verdict is Verdict.RETRYABLE:
                     failure = answer
+                    if self._in_order:
+                        break
                 elif answer.verdict is Verdict.REFUSED:
                     self._drop(parcel, part, f"refused ({answer.status})")
                 else:
                     self._endings.delivered(part, answer)
                     self._contents.ended(parcel, part)
-            if failure is not None and not request.route:
-                break  # the same destination would say the same of the others
+            if failure is not None and (self._in_order or not request.route):
+                break  # the same destination would say the same of the others, or must not have them before
         if failure is not None:
             self._put_aside(parcel, failure)
 

@@ -90,6 +90,7 @@ class SendingQueue:
         dead_letters: DeadLetters | None = None,
         ledger: Ledger = LEDGER,
         clock: Clock | None = None,
+        in_order: bool = False,
         now_unix_nano: Callable[[], int] = time.time_ns,
         memory: MemoryBudget = MEMORY,
     ) -> None:
@@ -106,6 +107,8 @@ class SendingQueue:
             dead_letters: Keeps what is dropped; None: it is only counted.
             ledger: Where outcomes are counted.
             clock: What retries and waits are timed by.
+            in_order: Whether the destination wants requests one after the other, in the order of their records: one is
+                on its way at a time, and one that failed holds up those behind it.
             now_unix_nano: The time of day, noted on what is kept.
             memory: That of the process; near it the queue holds an eighth of what it may.
 
@@ -123,7 +126,7 @@ class SendingQueue:
         self._now_unix_nano = now_unix_nano
         self._patience_s = _PATIENCE_S
         self._stop_at_s: float | None = None
-        self._contents = QueueContents()
+        self._contents = QueueContents(in_order=in_order)
         endings = Endings(component, ledger, dead_letters)
         self._senders = Senders(
             self._contents,
@@ -135,6 +138,7 @@ class SendingQueue:
             endings=endings,
             clock=self._clock,
             stopping=self._stopping,
+            in_order=in_order,
             memory=memory,
         )
         if self._store is not None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-import shutil
-import subprocess
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -30,6 +27,7 @@ from tests.connectors.otlp.conftest import request_message
 from tests.control.test_telemetry_server import get
 from tests.kafka_broker import free_ports
 from tests.oracle import batch_from_message
+from tests.prometheus_server import needs_prometheus, run_prometheus
 
 
 def settings(folder: Path, **options: Any) -> dict[str, Any]:
@@ -227,36 +225,15 @@ def test_without_telemetry_no_port_is_opened(tmp_path: Path) -> None:
     gateway.run()
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on this machine: its scrape not tested")
+@needs_prometheus
 def test_prometheus_scrapes_it(tmp_path: Path) -> None:
     """The real one finds the target up, and answers a Collector dashboard's query with our numbers."""
     [port] = free_ports(1)
     with running(settings(tmp_path, telemetry={"endpoint": "127.0.0.1:0", "prefix": "otelcol"}), Ledger()) as started:
         _, address, receiver = started
         send(receiver, 9, Signal.TRACES)
-        (tmp_path / "prometheus.yml").write_text(
-            "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-            f"scrape_configs: [{{job_name: telflow, static_configs: [{{targets: ['{address}']}}]}}]\n"
-        )
-        command = ["prometheus", "--config.file=prometheus.yml", f"--web.listen-address=127.0.0.1:{port}"]
-        with (tmp_path / "prometheus.log").open("w") as log:
-            scraping = subprocess.Popen(
-                [*command, "--storage.tsdb.path=data"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
-            )
-        try:
-
-            def asked(query: str) -> float | None:
-                try:
-                    body = get(f"127.0.0.1:{port}", f"/api/v1/query?query={urllib.parse.quote(query)}")[2]
-                    found = json.loads(body)["data"]["result"]
-                except (OSError, ValueError):  # not up yet
-                    assert scraping.poll() is None, (tmp_path / "prometheus.log").read_text()
-                    return None
-                return float(found[0]["value"][1]) if found else None
-
-            wait_until(lambda: asked("up") == 1)
-            wait_until(lambda: asked('sum(otelcol_receiver_accepted_spans_total{receiver="otlp"})') == 9)
-            assert asked("otelcol_account_balanced") == 1
-        finally:
-            scraping.terminate()
-            scraping.wait(30)
+        with run_prometheus(tmp_path / "prometheus", port, targets=(address,)) as server:
+            accepted = 'sum(otelcol_receiver_accepted_spans_total{receiver="otlp"})'
+            server.wait(lambda: server.value("up") == 1)
+            server.wait(lambda: server.value(accepted) == 9)
+            assert server.value("otelcol_account_balanced") == 1
