@@ -137,9 +137,10 @@ def _fits_value(predicate: StringAttribute | NumericAttribute | BooleanAttribute
         case StringAttribute():
             if any("*" in value or "?" in value for value in predicate.values):
                 return _plain(glob_mask(values, predicate.values))
-            return _plain(pc.is_in(values, pa.array(predicate.values)))
+            # With its type: to find one out pyarrow tries to import other libraries, each time.
+            return _plain(pc.is_in(values, pa.array(predicate.values, pa.string())))
         case BooleanAttribute():
-            return _plain(pc.fill_null(pc.equal(values, predicate.value), fill_value=False))
+            return _plain(pc.fill_null(pc.equal(values, pa.scalar(predicate.value, pa.bool_())), fill_value=False))
         case NumericAttribute():
             numbers = values.to_numpy(zero_copy_only=False)  # null becomes NaN, which lies in no range
             low = -np.inf if predicate.min_value is None else predicate.min_value

@@ -42,6 +42,7 @@ _TH = r"(?:^|;)[ \t]*th:(?P<hex>[0-9a-f]{1,14})[ \t]*(?:;|$)"
 _RV = r"(?:^|;)[ \t]*rv:(?P<hex>[0-9a-f]{14})[ \t]*(?:;|$)"
 _NIBBLES = np.zeros(256, np.uint64)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+_EMPTY = pa.scalar("", pa.string())
 _SHIFTS = np.arange(4 * (_DIGITS - 1), -1, -4).astype(np.uint64)
 
 
@@ -134,7 +135,7 @@ def raise_thresholds(trace_state: pa.StringArray, low: Words, thresholds: Words)
     ours = pc.utf8_trim(pc.replace_substring_regex(ours, r"(?:^|;)[ \t]*th:[^;]*", ""), ";")
     others = pc.utf8_trim(pc.replace_substring_regex(some, r"(?:^|,)[ \t]*ot=[^,]*", ""), ",")
     own = pc.if_else(erased, ours, _joined(_spell(thresholds[changed], "th:"), ours, ";"))
-    member = pc.if_else(pc.equal(own, ""), "", pc.binary_join_element_wise("ot=", own, ""))
+    member = pc.if_else(pc.equal(own, _EMPTY), "", pc.binary_join_element_wise("ot=", own, ""))
     return pc.replace_with_mask(trace_state, _mask(len(trace_state), changed), _joined(member, others, ","))
 
 
@@ -146,7 +147,7 @@ def _spell(thresholds: Words, prefix: str) -> pa.StringArray:
 
 
 def _joined(left: pa.StringArray, right: pa.StringArray, separator: str) -> pa.StringArray:
-    both = pc.and_(pc.not_equal(left, ""), pc.not_equal(right, ""))
+    both = pc.and_(pc.not_equal(left, _EMPTY), pc.not_equal(right, _EMPTY))
     return pc.binary_join_element_wise(left, right, pc.if_else(both, separator, ""))
 
 
