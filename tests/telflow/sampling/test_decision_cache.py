@@ -40,7 +40,7 @@ class SlowCache:
 
     def shrink(self, count: int) -> None:
         # A stable sort: of those used in one tick the ones decided first go first.
-        going = sorted(self.known, key=lambda trace: self.known[trace][1])[: len(self.known) - count]
+        going = sorted(self.known, key=lambda trace: self.known[trace][1])[: max(0, len(self.known) - count)]
         for trace in going:
             del self.known[trace]
 
