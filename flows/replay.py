@@ -12,7 +12,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, FixedPartitionedSink
 
-from connectors.archive.source import ArchiveReadSettings, ArchiveSource, ReplayProgress
+from connectors.archive.source import ArchiveReadSettings, ArchiveSource, ReplayProgress, part_of
 from telflow.batch import TelemetryBatch
 
 __all__ = ["ReplaySettings", "build"]
@@ -37,7 +37,7 @@ def build(
 
     Args:
         settings: What to read, and how fast.
-        sink: Takes the batches; one with partitions gets a signal's batches in order in one of them.
+        sink: Takes the batches; one with partitions gets each tenant's in order in one of them.
         on_progress: Called after each batch, for a progress bar.
         flow_id: Name of the dataflow; recovery knows it by that.
 
@@ -47,7 +47,9 @@ def build(
     flow = Dataflow(flow_id)
     batches = op.input("archive", flow, ArchiveSource(settings, on_progress=on_progress))
     if isinstance(sink, FixedPartitionedSink):
-        op.output("sink", op.key_on("by_signal", batches, lambda batch: batch.signal.value), sink)
+        # What one partition of the source gives goes to one partition of the sink, in its order.
+        parts = settings.partitions
+        op.output("sink", op.key_on("by_part", batches, lambda batch: str(part_of(batch, parts))), sink)
     else:
         op.output("sink", batches, sink)
     return flow

@@ -39,7 +39,7 @@ from telflow.errors import ConfigError, DecodeError
 from telflow.schema import RECORD_SCHEMAS, Signal
 from telflow.settings import Settings
 
-__all__ = ["ArchiveReadSettings", "ArchiveSource", "ReplayProgress"]
+__all__ = ["ArchiveReadSettings", "ArchiveSource", "ReplayProgress", "part_of"]
 
 State = dict[str, Any]
 Ints = npt.NDArray[np.int64]
@@ -403,6 +403,13 @@ def _parts_of(tenants: pa.ChunkedArray, parts: int) -> Ints:
         part = np.array([_part_of(tenant, parts) for tenant in [*encoded.dictionary.to_pylist(), None]])
         found.append(part[pc.fill_null(encoded.indices, len(encoded.dictionary)).to_numpy()])
     return np.concatenate(found)
+
+
+def part_of(batch: TelemetryBatch, parts: int) -> int:
+    """Return which of so many partitions, dealt by tenant, a batch is from."""
+    if parts == 1 or not batch.num_rows:
+        return 0
+    return _part_of(batch.resources["tenant"][batch.records["resource"][0].as_py()].as_py(), parts)
 
 
 def _part_of(tenant: str | None, parts: int) -> int:

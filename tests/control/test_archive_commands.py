@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from connectors.otlp import NullOtlpServer
 from control.exit_codes import ExitCode
 from telflow.schema import Signal
 from tests.command import Command
+from tests.supervised import ROOT
 
 RECORDS = 1200
 START = 1_750_000_000_000_000_000
@@ -119,3 +123,45 @@ def test_wrong_options_are_told(arguments: list[str], said: str, archive: Path, 
     done = telflow("replay", "-a", str(archive), "--to", "console", *arguments)
     assert done.code == ExitCode.USAGE
     assert said in done.err
+
+
+def test_a_replay_goes_on_where_it_was(archive: Path, telflow: Command, tmp_path: Path) -> None:
+    """Run again with the same recovery folder, nothing is left to do; with other settings, it is refused."""
+    again = [
+        "replay",
+        "-a",
+        str(archive),
+        "--to",
+        f"archive:{tmp_path / 'copy'}",
+        "--recovery-dir",
+        str(tmp_path / "r"),
+    ]
+    assert telflow(*again, "--output", "json").json["delivered"] == RECORDS
+    assert telflow(*again, "--output", "json").json["delivered"] == 0
+    rows = sum(query(tmp_path / "copy", f"SELECT count(*) FROM {signal}").item() for signal in Signal)  # noqa: S608
+    assert rows == RECORDS
+    done = telflow(*again, "--deal", "file")
+    assert done.code != 0
+    assert "expected the settings of the interrupted replay" in done.err
+
+
+def test_a_replay_in_two_processes(archive: Path, tmp_path: Path) -> None:
+    """Each record arrives once, whoever brings it."""
+    command = [sys.executable, "-P", "-m", "telflow", "replay", "-a", str(archive), "--workers", "2"]
+    done = subprocess.run(
+        [*command, "--to", f"archive:{tmp_path / 'copy'}", "--output", "json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 workers run" in done.stdout
+    for signal in Signal:
+        copied, original = (
+            query(folder, f"SELECT tenant, count(*) AS n FROM {signal} GROUP BY tenant ORDER BY tenant").rows()  # noqa: S608
+            for folder in (tmp_path / "copy", archive)
+        )
+        assert copied == original
