@@ -1,4 +1,4 @@
-"""delta_to_cumulative and cumulative_to_delta: exact results first, then rows per CPU second, by kind of metric.
+"""delta_to_cumulative, cumulative_to_delta, reaggregate: exact results first, then rows per CPU second, by kind.
 
 8192-point batches over 50 K streams with four attributes each, in the dataflow of one worker. The reference adds the
 same points up in a dictionary, object by object, from rows that were read before its time is taken.
@@ -11,6 +11,7 @@ from typing import Any
 import bytewax.operators as op
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from bytewax.dataflow import Dataflow
 from bytewax.testing import TestingSink, TestingSource, run_main
 
@@ -19,15 +20,17 @@ from bench.timing import best_cpu_s
 from operators import (
     CumulativeToDeltaSettings,
     DeltaToCumulativeSettings,
+    ReaggregateSettings,
     cumulative_to_delta,
     delta_to_cumulative,
+    reaggregate,
 )
 from telflow.accounting import Ledger
 from telflow.batch import TelemetryBatch
 from telflow.columns import attribute_lists, fill_record_batch, fixed_lists
 from telflow.schema import RECORD_SCHEMAS, RESOURCES, SCOPES, MetricType, Signal
 
-ROWS, BATCHES, STREAMS, RESOURCE_COUNT = 8192, 100, 50_000, 50
+ROWS, BATCHES, STREAMS, RESOURCE_COUNT = 8192, 60, 50_000, 50
 START = 1_750_000_000_000_000_000
 STEP = 10_000_000_000
 NOW = START + 86_400_000_000_000
@@ -118,6 +121,19 @@ def run_steps(made: list[TelemetryBatch], *, back: bool = False) -> list[Telemet
     return out
 
 
+def run_reaggregate(made: list[TelemetryBatch]) -> int:
+    """The sum of all merged points, of a flow of one worker that leaves out where a request was served."""
+    out: list[TelemetryBatch] = []
+    flow = Dataflow("bench")
+    settings = ReaggregateSettings.model_validate(
+        {"remove": ["server.address"], "interval": "60s", "emit_on_eof": True, "idle_timeout": None}
+    )
+    up = op.input("in", flow, TestingSource(made))
+    op.output("out", reaggregate("fewer", up, settings, lambda: NOW, Ledger()), TestingSink(out))
+    run_main(flow)
+    return sum(int(pc.sum(batch.records["value_int"]).as_py()) for batch in out)
+
+
 def rows_of(made: list[TelemetryBatch]) -> list[tuple[Any, int]]:
     """Stream and value of each point."""
     found = []
@@ -157,6 +173,10 @@ def main() -> None:
         )
         figures |= {f"{kind}_{name}_rows_per_cpu_s": round(rows / cpu) for name, cpu in best.items()}
         if kind == "sum":
+            some = made[:30]
+            assert run_reaggregate(some) == sum(int(pc.sum(b.records["value_int"]).as_py()) for b in some)
+            merging = best_cpu_s({"merge": lambda s=some: run_reaggregate(s)}, _ROUNDS)["merge"]  # type: ignore[misc]
+            figures["sum_reaggregate_rows_per_cpu_s"] = round(ROWS * len(some) / merging)
             few = rows_of(made[:20])
             expected = run_reference(few)
             assert expected == [v for b in totals[:20] for v in b.records["value_int"].to_pylist()]

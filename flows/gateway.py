@@ -40,6 +40,7 @@ from operators import (
     EditAttributesSettings,
     FilterSettings,
     LogMetricsSettings,
+    ReaggregateSettings,
     RedactSettings,
     ServiceGraphSettings,
     SpanMetricsSettings,
@@ -161,6 +162,9 @@ class GatewaySettings(Settings):
 
     memory: MemorySettings = MemorySettings()
     """What the whole process may take."""
+
+    reaggregate: Switchable[ReaggregateSettings] = None
+    """Leaves attributes out of metrics and merges the points that then belong together."""
 
     delta_to_cumulative: Switchable[DeltaToCumulativeSettings] = None
     """Turns delta sums and histograms into totals, as Prometheus wants them; with a `storage` on disk they survive a
@@ -322,7 +326,7 @@ def build(
     if metrics:
         unkeyed = [op.key_rm(name, made) for name, made in metrics.items()]
         stream = op.merge("with_metrics", stream, *unkeyed)
-    stream = convert_metrics(settings, stream, ledger)
+    stream = convert_metrics(settings, stream, ledger, keeps_state=keeps_state)
     sinks = _shared(lambda out: sinks_of(settings, out, ledger), outgoing, share)
     takes_metrics = {"expose", *(f"prometheus_{name}" for name in settings.prometheus)}
     for number, (name, sink) in enumerate(sinks.items()):

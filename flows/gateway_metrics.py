@@ -15,6 +15,7 @@ from operators import (
     cumulative_to_delta,
     delta_to_cumulative,
     log_metrics,
+    reaggregate,
     service_graph,
     span_metrics,
     sum_values,
@@ -66,9 +67,12 @@ def make_metrics(
 
 
 def convert_metrics(
-    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger
+    settings: GatewaySettings, stream: Stream[TelemetryBatch], ledger: Ledger, *, keeps_state: bool
 ) -> Stream[TelemetryBatch]:
     """Return the stream with its metrics as they are asked for; each batch is of one tenant."""
+    if settings.reaggregate is not None:
+        merging = at_end(settings.reaggregate, keeps_state=keeps_state)
+        stream = reaggregate("reaggregate", stream, merging, ledger=ledger)
     if settings.delta_to_cumulative is not None:
         stream = delta_to_cumulative("delta_to_cumulative", stream, settings.delta_to_cumulative, ledger=ledger)
     if settings.cumulative_to_delta is not None:

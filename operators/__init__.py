@@ -23,6 +23,7 @@ from operators.map_batches import (
     map_batches_or_quarantine,
 )
 from operators.partition import NO_KEY, PartitionSettings, keys_of, partition, partition_batch
+from operators.reaggregate import ReaggregateSettings, reaggregate
 from operators.redact import Redacted, RedactOut, RedactSettings, redact, redact_batch
 from operators.service_graph import ServiceGraphSettings, service_graph
 from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsOut, SpanMetricsSettings, span_metrics
@@ -49,6 +50,7 @@ __all__ = [
     "MapBatchesOut",
     "PartitionSettings",
     "PutAttributes",
+    "ReaggregateSettings",
     "RedactOut",
     "RedactSettings",
     "Redacted",
@@ -79,6 +81,7 @@ __all__ = [
     "map_batches_or_quarantine",
     "partition",
     "partition_batch",
+    "reaggregate",
     "redact",
     "redact_batch",
     "service_graph",

@@ -24,9 +24,11 @@ from typing_extensions import override
 from operators import (
     CumulativeToDeltaSettings,
     DeltaToCumulativeSettings,
+    ReaggregateSettings,
     ServiceGraphSettings,
     cumulative_to_delta,
     delta_to_cumulative,
+    reaggregate,
     service_graph,
 )
 from telflow.accounting import Ledger
@@ -38,6 +40,7 @@ from tests.stream_reference import random_point
 
 SOURCES = ["a", "b", "c", "d"]
 NOW = EPOCH + 3600 * SECOND
+GAUGE: dict[str, Any] = {"gauge": True, "temporality": 0, "monotonic": False}
 TO_CUMULATIVE = DeltaToCumulativeSettings.model_validate({"max_stale": "200us", "shards": 3})
 GRAPH = ServiceGraphSettings.model_validate(
     {
@@ -49,6 +52,9 @@ GRAPH = ServiceGraphSettings.model_validate(
         "temporality": "delta",
         "dimensions": ["zone"],
     }
+)
+MERGE = ReaggregateSettings.model_validate(
+    {"keep": [], "gauge": "sum", "interval": "5ms", "lateness": "3ms", "emit_on_eof": True, "idle_timeout": None}
 )
 TO_DELTA = CumulativeToDeltaSettings.model_validate({"max_stale": "200us"})
 
@@ -62,6 +68,19 @@ def input_of(source: str, number: int, temporality: int) -> list[Point]:
         )
         for n in range(16)
     ]
+
+
+def merged_of(source: str, number: int) -> list[Point]:
+    """A batch of a source of deltas, totals and gauges with an attribute to leave out; time goes on by 2 ms."""
+    rng = random.Random(f"{source} {number}")
+    found = []
+    for n in range(16):
+        at = (number + n // 8) * 2_000_000
+        point = Point(
+            at + rng.randrange(4) * 1_000_000, rng.randrange(9), at - 1, attributes={"a": n % 3}, tenant=source
+        )
+        found.append(replace(point, **rng.choice([{}, {"temporality": 2, "start": 0}, GAUGE])))
+    return found
 
 
 def line_of(point: Point) -> str:
@@ -89,6 +108,8 @@ class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
         (Path(os.environ["FOLDER"]) / f"at-{self._source}").write_text(str(self._next))
         if os.environ["STEP"] == "service_graph":
             return [halves_batch(calls_of(self._source, self._next - 1))]
+        if os.environ["STEP"] == "reaggregate":
+            return [metrics_batch_of(merged_of(self._source, self._next - 1))]
         return [metrics_batch_of(input_of(self._source, self._next - 1, self._temporality))]
 
     @override
@@ -127,6 +148,8 @@ def convert(step: str, up: Stream[TelemetryBatch], ledger: Ledger) -> Stream[Tel
     def clock() -> int:
         return NOW
 
+    if step == "reaggregate":
+        return reaggregate("merge", up, MERGE, clock, ledger)
     if step == "service_graph":
         return op.key_rm("unkeyed", service_graph("graph", up, GRAPH, clock, ledger))
     if step == "delta_to_cumulative":

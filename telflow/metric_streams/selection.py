@@ -84,7 +84,7 @@ class Selector:
 def no_value(records: pa.RecordBatch, rows: Ints) -> Mask:
     """Which points say that there is no value ("no recorded value"), or have none."""
     flags = records["flags"].to_numpy()[rows]
-    number = records["type"].to_numpy()[rows] == int(MetricType.SUM)
+    number = np.isin(records["type"].to_numpy()[rows], [int(MetricType.SUM), int(MetricType.GAUGE)])
     whole = records["value_int"].is_valid().to_numpy(zero_copy_only=False)[rows]
     real = records["value_double"].fill_null(_NAN).to_numpy()[rows]
     return np.asarray(((flags & _NO_VALUE) != 0) | (number & ~whole & np.isnan(real)))

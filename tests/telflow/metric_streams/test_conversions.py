@@ -47,7 +47,7 @@ def check(found: tuple[list[Point], Counter[str]], expected: list[Point | str]) 
     assert found[1] == Counter(p for p in expected if isinstance(p, str))
 
 
-@thorough(60)
+@thorough(40)
 @given(seed=st.integers(0, 2**32))
 def test_totals_are_those_of_the_reference(seed: int) -> None:
     """All kinds, gaps, overlaps, disorder, silences and unknown starts; any batches, a snapshot after each."""
@@ -60,7 +60,7 @@ def test_totals_are_those_of_the_reference(seed: int) -> None:
     check(found, to_cumulative(points, stale=stale * 1000, gap=gap, now=now, max_size=max_size))
 
 
-@thorough(60)
+@thorough(40)
 @given(seed=st.integers(0, 2**32))
 def test_differences_are_those_of_the_reference(seed: int) -> None:
     """All kinds, resets with and without a start time, replaced writers, disorder, silences; any batches."""

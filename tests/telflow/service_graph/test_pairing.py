@@ -54,7 +54,7 @@ def run(
     return found, left_out
 
 
-@thorough(80)
+@thorough(50)
 @given(seed=st.integers(0, 2**32))
 def test_edges_are_those_of_the_reference(seed: int) -> None:
     """Whole requests and halves, databases, queues, users, peers; out of order, beyond the wait; any batches."""
@@ -68,7 +68,7 @@ def test_edges_are_those_of_the_reference(seed: int) -> None:
     assert left_out == missing
 
 
-@thorough(40)
+@thorough(25)
 @given(seed=st.integers(0, 2**32))
 def test_several_servers_of_one_client_are_paired_in_turn(seed: int) -> None:
     """Ids that repeat: the first with the first, whatever the batches."""
