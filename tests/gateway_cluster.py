@@ -171,7 +171,11 @@ class Load:
             time.sleep(0.05)
 
     def last(self) -> None:
-        """Send a span from far later, by which every window before it closes."""
+        """Send a span from far later, by which every window before it closes.
+
+        Only when what was sent before has entered the flow: it overtakes what lies in the logs of other workers, and
+        would make that late.
+        """
         request, _ = _request([_LAST], [], 0)
         with grpc.insecure_channel(self._addresses[0]) as channel:
             TraceServiceStub(channel).Export(request, timeout=30, wait_for_ready=True)

@@ -96,6 +96,7 @@ def kill_matrix(
                     cluster = _hit_supervisor(cluster, number, folder, running, times)
             load.more(5)
             load.stop()
+            cluster.running(epochs=4)
             load.last()
             time.sleep(DECISION_WAIT_S + 3)
         assert cluster.stop() == 0, cluster.log

@@ -42,6 +42,7 @@ def test_a_gateway_is_killed_and_rescaled_with_its_destination_away(tmp_path: Pa
             with subprocess.Popen(command, cwd=tmp_path, env=cluster.environment) as alone:
                 load.more()
                 load.stop()
+                time.sleep(2)
                 load.last()
                 time.sleep(DECISION_WAIT_S + 3)
                 alone.terminate()
