@@ -52,7 +52,7 @@ def reaggregate(
     >>> from telflow.schema import Signal
     >>> flow = Dataflow("example")
     >>> points = op.input("points", flow, TestingSource([TelemetryBatch.empty(Signal.METRICS)]))
-    >>> op.output("fewer", reaggregate("fewer", points, ReaggregateSettings(keep=["route"])), TestingSink([]))
+    >>> op.output("out", reaggregate("fewer", points, ReaggregateSettings(keep=["route"])), TestingSink([]))
     >>> run_main(flow)
     """
     selector = GroupSelector(settings)

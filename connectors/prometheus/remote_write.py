@@ -153,7 +153,7 @@ class Translator:
         out = bytearray()
         resources = batch.resources
         newest = np.full(resources.num_rows, -1, np.int64)
-        np.maximum.at(newest, records_of(batch), times)
+        np.maximum.at(newest, _resource_rows(batch), times)
         texts = attributes_json(resources["attributes"]).to_pylist()
         for tenant, text, time_ms in zip(resources["tenant"].to_pylist(), texts, newest.tolist(), strict=True):
             identity, further = self.series.target(tenant, text)
@@ -181,7 +181,7 @@ class Translator:
         }
 
 
-def records_of(batch: TelemetryBatch) -> Ints:
+def _resource_rows(batch: TelemetryBatch) -> Ints:
     """Return the row of each point's resource."""
     return np.asarray(batch.records["resource"].to_numpy(), np.int64)
 
