@@ -89,8 +89,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_/-]*$")]
 FLOW_ID = "gateway"
 """Name of the dataflow, and of its folder in the user's state home."""
 _EPOCH = timedelta(seconds=1)
-_LINGER = timedelta(milliseconds=20)
-"""How long what was received waits for more, where it would wait in `coalesce` next: a tenth of its default timeout."""
+_LINGER = timedelta(milliseconds=30)
+"""How long what was received waits for more, where it would wait in `coalesce` next, whose default is 200 ms."""
 _ARCHIVE_EPOCH = timedelta(seconds=10)
 _INTAKE = "intake"
 _WAIT_S = 0.02

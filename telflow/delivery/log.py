@@ -82,8 +82,8 @@ class Log:
             path: Its file; SQLite keeps two more beside it, and a lock file lies there too. The folder is created, for
                 its owner only.
             durability: What an acknowledged entry survives.
-            max_bytes: Compressed payload bytes it may hold. The files take up to a quarter more, and 64 MiB of WAL.
-            min_free_bytes: Bytes to leave free on the disk, for checkpoints of the WAL (up to 64 MiB), snapshots
+            max_bytes: Compressed payload bytes it may hold. The files take up to a quarter more, and 32 MiB of WAL.
+            min_free_bytes: Bytes to leave free on the disk, for checkpoints of the WAL (up to 32 MiB), snapshots
                 and everybody else.
             max_age_s: Age at which entries are forgotten even though nobody has trimmed them; None: never.
             on_loss: Told of every entry that was accepted and cannot be given back, from the thread that found it.
