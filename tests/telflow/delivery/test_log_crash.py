@@ -164,7 +164,7 @@ def test_a_disk_that_others_filled_is_refused_and_nothing_acknowledged_is_lost(t
             log.append("intake", entry(b"first"))
             acknowledged.append(b"first")
             (disk / "filler").write_bytes(bytes(8 << 20))
-            with pytest.raises(LogFull, match="the disk under the log (is full|has less than)") as caught:
+            with pytest.raises(LogFull, match=r"the disk under the log (is full|has less than)") as caught:
                 append_until_full(log, acknowledged)
             assert caught.value.retryable
             assert len(acknowledged) > 20
