@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.archive.envelope import attributes_json, read_resources, read_scopes, resource_cells, scope_cells
+from connectors.archive.envelope import read_resources, read_scopes, resource_cells, scope_cells
 from connectors.archive.promote import PromotedAttribute, extract
+from telflow.attributes_json import attributes_json
 from telflow.batch import TelemetryBatch
 from telflow.errors import ConfigError
 from telflow.schema import RECORD_SCHEMAS, Signal

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.archive.envelope import attributes_json
 from connectors.prometheus.names import label_set, number_text
 from connectors.prometheus.series_labels import SeriesLabels, encoded_labels
 from connectors.prometheus.wire import delimited, doubles, fields, join
+from telflow.attributes_json import attributes_json
 from telflow.schema import MetricType
 
 __all__ = ["exemplars"]

@@ -15,7 +15,6 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from pydantic import Field
 from typing_extensions import override
 
-from connectors.archive.envelope import attributes_json
 from connectors.prometheus.names import Kind
 from connectors.prometheus.remote_write import Refusal, acceptable, values_of
 from connectors.prometheus.samples import STALE, float_samples
@@ -23,6 +22,7 @@ from connectors.prometheus.series_labels import Family, SeriesLabels
 from connectors.prometheus.settings import LabelSettings
 from connectors.prometheus.wire import join
 from telflow.accounting import LEDGER, Ledger, Outcome
+from telflow.attributes_json import attributes_json
 from telflow.batch import TelemetryBatch
 from telflow.schema import MetricType, Signal
 from telflow.settings import Duration
@@ -69,12 +69,13 @@ class ExpositionSink(FixedPartitionedSink[TelemetryBatch, None]):
         self._ledger = ledger
         self._clock = clock
         self._lock = threading.Lock()
-        self._families: dict[str, tuple[int, Family]] = {}  # by name; the first of a name says what it is
-        self._targets: dict[str, float] = {}
         self._forget()
 
     def _forget(self) -> None:
+        """Begin anew, as the series do when there are too many; so all that is kept here is as bounded as they are."""
         self._generation = self._series.generation
+        self._families: dict[str, tuple[int, Family]] = {}  # by name; the first of a name says what it is
+        self._targets: dict[str, float] = {}
         self._texts: pa.Array = pa.array([], pa.binary())
         self._family, self._values, self._seen_s = np.empty(0, np.int64), np.empty(0), np.empty(0)
 

@@ -116,7 +116,7 @@ def label_name(key: str) -> str:
 
 
 def label_set(attributes: str) -> dict[str, str]:
-    """Return the labels of attributes, which are one JSON object (`connectors.archive.envelope.attributes_json`).
+    """Return the labels of attributes, which are one JSON object (`telflow.attributes_json`).
 
     Keys that become the same name have their values joined by a semicolon, in the order of the keys. A label without a
     value is none.

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from connectors.archive.envelope import attributes_json
 from connectors.prometheus.exemplars import exemplars
 from connectors.prometheus.native_histograms import native_histograms, unrepresentable
 from connectors.prometheus.samples import float_samples
 from connectors.prometheus.series_labels import Family, SeriesLabels, encoded_labels
 from connectors.prometheus.settings import LabelSettings
 from connectors.prometheus.wire import delimited, doubles, fields, join, lists_joined, varint
+from telflow.attributes_json import attributes_json
 from telflow.batch import TelemetryBatch
 from telflow.schema import MetricType
 from telflow.series import distinct_rows
@@ -28,6 +28,7 @@ __all__ = ["Refusal", "Request", "Translator", "acceptable", "values_of"]
 Ints = npt.NDArray[np.int64]
 
 _DELTA = 1
+_MOST_FAMILIES = 10_000
 _INFO_EVERY_MS = 60_000
 """How often `target_info` is sent again; Prometheus takes a series for gone after 5 minutes."""
 _SAMPLE, _EXEMPLAR = 0, 1
@@ -88,6 +89,7 @@ class Translator:
         self._target_info = target_info
         self._told_ms: dict[bytes, int] = {}
         self._told_families: set[Family] = set()
+        self._told_in = self.series.generation
 
     def request(self, batch: TelemetryBatch) -> Request:
         """Return the request that carries a batch.
@@ -96,6 +98,10 @@ class Translator:
             batch: Data points, all `acceptable`.
         """
         slots = self.series.slots(batch)
+        if self._told_in != self.series.generation or len(self._told_families) > _MOST_FAMILIES:
+            # As bounded as the series: who brings new ones without end is not remembered for it.
+            self._told_in = self.series.generation
+            self.forget_info()
         records = batch.records
         times = (records["time_unix_nano"].to_numpy() // 1_000_000).astype(np.int64)
         floats = float_samples(records, slots, self.series)
@@ -124,7 +130,7 @@ class Translator:
         return Request(body, self._info(batch, times) if self._target_info else None, overwritten)
 
     def forget_info(self) -> None:
-        """Say everything about targets and families again: the last request about them did not arrive."""
+        """Say everything about targets and families again, because the last request about them did not arrive."""
         self._told_ms.clear()
         self._told_families.clear()
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from connectors.archive.envelope import attributes_json
 from connectors.prometheus.names import Kind, family_name, label_set
 from connectors.prometheus.settings import LabelSettings
 from connectors.prometheus.wire import varint
+from telflow.attributes_json import attributes_json
 from telflow.batch import TelemetryBatch
 from telflow.schema import MetricType
 from telflow.series import SeriesTable, Vocabulary

@@ -140,3 +140,5 @@ def test_the_memory_is_emptied_when_it_is_full(monkeypatch: Any) -> None:
         sink.show(_batch(request))
     (_, samples) = _read(sink)["g"]
     assert sorted(samples.values()) == list(range(8, 16))
+    assert list(sink._families) == ["g"]
+    assert len(sink._targets) <= 1

@@ -268,6 +268,19 @@ def test_the_memory_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert series.generation > 1
 
 
+def test_the_memory_of_families_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who brings new metric names without end is described anew; the samples stay right."""
+    monkeypatch.setattr("connectors.prometheus.remote_write._MOST_FAMILIES", 50)
+    translator = Translator(LabelSettings())
+    for round_ in range(4):
+        request = ExportMetricsServiceRequest()
+        for number in range(40):
+            metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name=f"g{40 * round_ + number}")
+            metric.gauge.data_points.add(time_unix_nano=T0_NANO, as_int=number)
+        assert read(translator.request(_batch(request)).body) == expected(request)
+        assert len(translator._told_families) <= 80
+
+
 def test_nothing_of_nothing() -> None:
     """A batch without values is no request at all."""
     request = ExportMetricsServiceRequest()
