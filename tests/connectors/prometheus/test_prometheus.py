@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE as CUMULATIVE
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA as DELTA
 
 from connectors.prometheus import PrometheusExporterSettings, PrometheusSink
 from connectors.prometheus.transport import PrometheusTransport
@@ -23,7 +22,6 @@ from telflow.schema import Signal
 from tests.delivery import outcomes
 from tests.kafka_broker import free_ports
 from tests.prometheus_server import Prometheus, needs_prometheus, run_prometheus
-from tests.spans import EPOCH, Span, spans_batch
 
 pytestmark = needs_prometheus
 
@@ -182,26 +180,3 @@ def test_all_that_waited_arrives_in_order(tmp_path: Path) -> None:
             assert samples(server, "waited") == [(10 * n, float(n)) for n in range(11)]
     counted = outcomes(ledger)
     assert {key[0]: n for key, n in counted.items() if key[0] != "derived"} == {"delivered": 11}
-
-
-def test_what_is_not_for_prometheus_is_counted(server: Prometheus, caplog: pytest.LogCaptureFixture) -> None:
-    """Spans and delta points are dropped with the reason, said once, with what to do about it."""
-    ledger = Ledger()
-    part = PrometheusSink(_options(server.write_url), ledger=ledger).build_part("step", "prometheus-0", None)
-    request = ExportMetricsServiceRequest()
-    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="delta")
-    metric.sum.aggregation_temporality = DELTA
-    metric.sum.data_points.add(time_unix_nano=NOW_S * 10**9, as_int=1)
-    for _ in range(2):
-        part.write_batch([decode(request.SerializeToString(), Signal.METRICS), spans_batch([Span(EPOCH)])])
-    part.write_batch([gauges("counted", (0, 1))])
-    part.snapshot()
-    part.close()
-    assert outcomes(ledger) == {
-        ("dropped", "", "delta temporality"): 2,
-        ("dropped", "acme", "not metrics"): 2,
-        ("delivered", "", ""): 1,
-    }
-    said = [record.message for record in caplog.records if "delta temporality" in record.message]
-    assert len(said) == 1
-    assert "Prometheus takes cumulative metrics" in said[0]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from pydantic import ValidationError
@@ -21,60 +16,11 @@ from telflow.codec import decode, encode
 from telflow.delivery.transport import Answer, Router, Verdict
 from telflow.errors import ConfigError
 from telflow.schema import Signal
+from tests.certificates import make_certificates
+from tests.connectors.prometheus.receiver import receiver_of
 from tests.connectors.prometheus.write_request import WriteRequest, read
 
 T0_NANO = 1_750_000_000_000_000_000
-
-
-@dataclass
-class _Receiver:
-    """Answers as told, in turn, and then with 204."""
-
-    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    url: str = ""
-
-
-@contextmanager
-def _receiver(*answers: tuple[int, dict[str, str]]) -> Iterator[_Receiver]:
-    state = _Receiver(list(answers))
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            size = _length(body)
-            state.requests.append((dict(self.headers), pa.Codec("snappy").decompress(body, size, asbytes=True)))
-            status, headers = state.answers.pop(0) if state.answers else (204, {})
-            said = b"" if status == 204 else b"because of user@example.com"
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(said))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(said)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        state.url = f"http://127.0.0.1:{server.server_address[1]}/api/v1/write"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield state
-        server.shutdown()
-        thread.join(10)
-
-
-def _length(compressed: bytes) -> int:
-    """The varint that a Snappy block begins with."""
-    value = 0
-    for place, octet in enumerate(compressed):
-        value |= (octet & 127) << 7 * place
-        if octet < 128:
-            break
-    return value
 
 
 def _gauges(count: int, tenant: str | None = None) -> TelemetryBatch:
@@ -97,7 +43,7 @@ def _send(transport: PrometheusTransport, batch: TelemetryBatch) -> Answer:
 
 def test_a_request_is_what_the_protocol_says() -> None:
     """Snappy, version and content type; own headers; the tenant as header and label; targets by themselves after it."""
-    with _receiver() as receiver:
+    with receiver_of() as receiver:
         settings = PrometheusExporterSettings.model_validate(
             {"endpoint": receiver.url, "headers": {"authorization": "Bearer x"}, "tenant_header": "X-Scope-OrgID"}
         )
@@ -117,7 +63,7 @@ def test_a_request_is_what_the_protocol_says() -> None:
 
 def test_what_may_be_repeated() -> None:
     """5xx and 429, with the wait that they ask for; other refusals not. What a target is, is said again then."""
-    with _receiver((503, {}), (429, {"Retry-After": "7"}), (401, {}), (204, {}), (500, {}), (204, {})) as receiver:
+    with receiver_of((503, {}), (429, {"Retry-After": "7"}), (401, {}), (204, {}), (500, {}), (204, {})) as receiver:
         transport = PrometheusTransport(PrometheusExporterSettings(endpoint=receiver.url))
         batch = _gauges(1)
         busy, limited, refused = (_send(transport, batch) for _ in range(3))
@@ -135,7 +81,7 @@ def test_what_may_be_repeated() -> None:
 
 def test_nobody_there() -> None:
     """No answer is a reason to try again."""
-    with _receiver() as receiver:
+    with receiver_of() as receiver:
         url = receiver.url
     transport = PrometheusTransport(PrometheusExporterSettings(endpoint=url))
     answer = _send(transport, _gauges(1))
@@ -147,7 +93,7 @@ def test_a_refused_request_is_searched_for_what_is_wrong() -> None:
     """In halves; when the receiver is busy on the way, all is repeated; when all is refused, it is refused."""
     no: tuple[int, dict[str, str]] = (400, {})
     yes: tuple[int, dict[str, str]] = (204, {})
-    with _receiver(no, no, no, yes, yes, no, no, (503, {}), no, no, no) as receiver:
+    with receiver_of(no, no, no, yes, yes, no, no, (503, {}), no, no, no) as receiver:
         settings = PrometheusExporterSettings(endpoint=receiver.url, target_info=False)
         transport = PrometheusTransport(settings)
         partly = _send(transport, _gauges(4))  # 4: no; 2: no; 1: no; 1: yes; 2: yes
@@ -177,8 +123,52 @@ def test_wrong_settings_are_told(options: dict[str, Any], said: str) -> None:
         PrometheusExporterSettings.model_validate(options)
 
 
-def test_certificates_that_cannot_be_read(tmp_path: Any) -> None:
+def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
     """Said when the sink is built."""
     options = {"endpoint": "https://h/w", "tls": {"ca_file": tmp_path / "none.pem"}}
     with pytest.raises(ConfigError, match="cannot use the certificates"):
         PrometheusTransport(PrometheusExporterSettings.model_validate(options))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, a server by another name than its address, and a client."""
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder, {"server": "prometheus.test", "client": None})
+    return folder
+
+
+def _send_with(url: str, folder: Path, **tls: str) -> Answer:
+    """Send two points with these options, of which those that end in `_file` name what is in the folder."""
+    options = {key: folder / value if key.endswith("_file") else value for key, value in tls.items()}
+    settings = PrometheusExporterSettings.model_validate({"endpoint": url, "tls": options, "target_info": False})
+    transport = PrometheusTransport(settings)
+    answer = _send(transport, _gauges(2))
+    transport.close()
+    return answer
+
+
+def test_over_tls(certificates: Path) -> None:
+    """Trusting the authority and expecting the certificate's name, the metrics arrive; in any other case nothing."""
+    with receiver_of(tls=certificates) as receiver:
+        said = _send_with(receiver.url, certificates, ca_file="ca.pem", server_name="prometheus.test")
+        assert said == Answer(Verdict.ACCEPTED, "HTTP 204")
+        [(headers, body)] = receiver.requests
+        assert headers["Content-Encoding"] == "snappy"
+        assert len(read(body)) == 2
+        for tls in ({"server_name": "prometheus.test"}, {"ca_file": "ca.pem"}):
+            answer = _send_with(receiver.url, certificates, **tls)
+            assert (answer.verdict, answer.message) == (Verdict.RETRYABLE, "ClientConnectorCertificateError")
+        assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_receiver_that_wants_to_know_its_clients(certificates: Path, known: bool) -> None:
+    """With mTLS only the client with a certificate of the authority gets through."""
+    tls = {"ca_file": "ca.pem", "server_name": "prometheus.test"}
+    if known:
+        tls |= {"cert_file": "client.pem", "key_file": "client.key"}
+    with receiver_of(tls=certificates, mutual=True) as receiver:
+        answer = _send_with(receiver.url, certificates, **tls)
+        assert answer.verdict is (Verdict.ACCEPTED if known else Verdict.RETRYABLE)
+        assert len(receiver.requests) == known
