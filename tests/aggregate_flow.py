@@ -1,8 +1,8 @@
 """A flow that aggregates numbered batches of several tenants, for tests that run it on clusters and kill it.
 
-Environment: FOLDER (options.json with settings by step name, and where results go), COUNT (batches of each source),
-HOLD (1: do not end then, wait to be killed). Each source feeds tenants of its own, so that what is late does not depend
-on how sources interleave. Results are written once per epoch, and cut back to the snapshot on a resume.
+Environment: FOLDER (options.json with settings by step name, and where results go), COUNT and HOLD (see
+`tests.numbered_source`). Each source feeds tenants of its own, so that what is late does not depend on how sources
+interleave. Results are written once per epoch, and cut back to the snapshot on a resume.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ import json
 import os
 import pickle
 import random
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
 from operators.aggregate import aggregate_with
 from telflow.accounting import Ledger
 from telflow.aggregation import AggregateSettings
-from telflow.batch import TelemetryBatch
+from tests.numbered_source import NumberedSource
 from tests.spans import EPOCH, SECOND, Span, spans_batch
 
-SOURCES = ["a", "b", "c", "d"]
 NOW = EPOCH + 3600 * SECOND
 
 
@@ -45,41 +42,6 @@ def spans_of(source: str, number: int) -> list[Span]:
         )
         for _ in range(20)
     ]
-
-
-class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
-    def __init__(self, source: str, count: int, hold: bool, resume: int | None) -> None:
-        self._source, self._count, self._hold = source, count, hold
-        self._next = resume or 0
-        self._awake: datetime | None = None
-
-    @override
-    def next_batch(self) -> list[TelemetryBatch]:
-        if self._next >= self._count and not self._hold:
-            raise StopIteration
-        self._awake = datetime.now(UTC) + timedelta(milliseconds=30)
-        if self._next >= self._count:
-            return []
-        self._next += 1
-        return [spans_batch(spans_of(self._source, self._next - 1))]
-
-    @override
-    def next_awake(self) -> datetime | None:
-        return self._awake
-
-    @override
-    def snapshot(self) -> int:
-        return self._next
-
-
-class _Source(FixedPartitionedSource[TelemetryBatch, int]):
-    @override
-    def list_parts(self) -> list[str]:
-        return SOURCES
-
-    @override
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
-        return _Partition(for_part, int(os.environ["COUNT"]), os.environ["HOLD"] == "1", resume_state)
 
 
 class _Results(StatefulSinkPartition[Any, int]):
@@ -125,7 +87,7 @@ def results(folder: Path, name: str) -> list[dict[str, Any]]:
 def build() -> Dataflow:
     options = json.loads((Path(os.environ["FOLDER"]) / "options.json").read_text())
     flow = Dataflow("aggregating")
-    spans = op.input("spans", flow, _Source())
+    spans = op.input("spans", flow, NumberedSource(lambda source, number: spans_batch(spans_of(source, number))))
     for name, settings in options.items():
         chosen = AggregateSettings.model_validate(settings)
         out = aggregate_with(name, spans, chosen, clock=lambda: NOW, ledger=Ledger())

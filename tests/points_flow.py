@@ -1,8 +1,8 @@
 """A flow that converts numbered batches of metrics of several tenants, for tests that run it on clusters and kill it.
 
-Environment: FOLDER (where results go), STEP (which conversion), COUNT (batches of each source), HOLD (1: do not end
-then, wait to be killed). Each source feeds a tenant of its own, whose points so come in a known order. Results are
-written as lines, and cut back to the snapshot on a resume.
+Environment: FOLDER (where results go), STEP (which conversion), COUNT and HOLD (see `tests.numbered_source`).
+Each source feeds a tenant of its own, whose points so come in a known order. Results are written as lines, and cut back
+to the snapshot on a resume.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
 from bytewax.connectors.files import DirSink
 from bytewax.dataflow import Dataflow, Stream
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from typing_extensions import override
 
 from operators import (
     CumulativeToDeltaSettings,
@@ -34,11 +31,11 @@ from operators import (
 from telflow.accounting import Ledger
 from telflow.batch import TelemetryBatch
 from tests.metric_points import Point, metrics_batch_of, points_of
+from tests.numbered_source import NumberedSource
 from tests.service_graph_reference import calls_of, halves_batch
 from tests.spans import EPOCH, SECOND
 from tests.stream_reference import random_point
 
-SOURCES = ["a", "b", "c", "d"]
 NOW = EPOCH + 3600 * SECOND
 GAUGE: dict[str, Any] = {"gauge": True, "temporality": 0, "monotonic": False}
 TO_CUMULATIVE = DeltaToCumulativeSettings.model_validate({"max_stale": "200us", "shards": 3})
@@ -89,52 +86,15 @@ def line_of(point: Point) -> str:
     return repr((point.tenant, point.name, labels, point.start, point.time, point.temporality, point.value))
 
 
-class _Partition(StatefulSourcePartition[TelemetryBatch, int]):
-    def __init__(self, source: str, resume: int | None) -> None:
-        self._source = source
-        self._next = resume or 0
-        self._temporality = 2 if os.environ["STEP"] == "cumulative_to_delta" else 1
-        self._awake: datetime | None = None
-
-    @override
-    def next_batch(self) -> list[TelemetryBatch]:
-        done = self._next >= int(os.environ["COUNT"])
-        if done and os.environ["HOLD"] != "1":
-            raise StopIteration
-        self._awake = datetime.now(UTC) + timedelta(milliseconds=30)
-        if done:
-            return []
-        self._next += 1
-        (Path(os.environ["FOLDER"]) / f"at-{self._source}").write_text(str(self._next))
-        if os.environ["STEP"] == "service_graph":
-            return [halves_batch(calls_of(self._source, self._next - 1))]
-        if os.environ["STEP"] == "reaggregate":
-            return [metrics_batch_of(merged_of(self._source, self._next - 1))]
-        return [metrics_batch_of(input_of(self._source, self._next - 1, self._temporality))]
-
-    @override
-    def next_awake(self) -> datetime | None:
-        return self._awake
-
-    @override
-    def snapshot(self) -> int:
-        return self._next
-
-
-class _Source(FixedPartitionedSource[TelemetryBatch, int]):
-    @override
-    def list_parts(self) -> list[str]:
-        return SOURCES
-
-    @override
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
-        return _Partition(for_part, resume_state)
-
-
-def half_way(folder: Path, count: int) -> bool:
-    """Whether each source has given a third of `count` batches."""
-    found = [(folder / f"at-{source}") for source in SOURCES]
-    return all(path.exists() and int(path.read_text() or 0) > count // 3 for path in found)
+def batch_of(source: str, number: int) -> TelemetryBatch:
+    """What the step under test gets."""
+    match os.environ["STEP"]:
+        case "service_graph":
+            return halves_batch(calls_of(source, number))
+        case "reaggregate":
+            return metrics_batch_of(merged_of(source, number))
+        case step:
+            return metrics_batch_of(input_of(source, number, 2 if step == "cumulative_to_delta" else 1))
 
 
 def lines(folder: Path) -> list[str]:
@@ -159,7 +119,7 @@ def convert(step: str, up: Stream[TelemetryBatch], ledger: Ledger) -> Stream[Tel
 
 def build() -> Dataflow:
     flow = Dataflow("converting")
-    found = convert(os.environ["STEP"], op.input("in", flow, _Source()), Ledger())
+    found = convert(os.environ["STEP"], op.input("in", flow, NumberedSource(batch_of)), Ledger())
 
     def written(batch: TelemetryBatch) -> Iterator[tuple[str, Any]]:
         return ((str(point.tenant), line_of(point)) for point in points_of([batch]))

@@ -12,32 +12,30 @@ Rules, after the OpenTelemetry metrics data model ("Sums: Delta-to-Cumulative", 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
+from typing_extensions import override
 
 from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.metric_points import Temporality
+from telflow.metric_streams.conversion import StreamConversion, StreamPoints
 from telflow.metric_streams.exponential_points import ExponentialPoints, add_up
 from telflow.metric_streams.identity import stream_hashes
 from telflow.metric_streams.points import Buckets, PointValues, read_points, with_interval, write_points
 from telflow.metric_streams.runs import Runs, runs_of
-from telflow.metric_streams.selection import Converted, Selector, converted, no_value
 from telflow.metric_streams.settings import ConversionSettings
-from telflow.metric_streams.totals import Totals, select
-from telflow.metric_streams.tracker import NEVER, StreamTracker, times_of
+from telflow.metric_streams.totals import select
+from telflow.metric_streams.tracker import NEVER
 
 __all__ = ["DeltaToCumulativeSettings", "ToCumulative"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
-
-_STATE_VERSION = 1
 
 
 class DeltaToCumulativeSettings(ConversionSettings):
@@ -54,104 +52,55 @@ class DeltaToCumulativeSettings(ConversionSettings):
     """Most buckets of an exponential histogram on either side of zero; its scale falls until they fit."""
 
 
-class ToCumulative:
-    """The kernel, for one key of a stream. No clock and no I/O; times are Unix nanoseconds.
+class ToCumulative(StreamConversion):
+    """The kernel of `delta_to_cumulative`.
 
     >>> from telflow.schema import Signal
     >>> ToCumulative(DeltaToCumulativeSettings()).add(TelemetryBatch.empty(Signal.METRICS), 0).batch is None
     True
     """
 
+    name = "delta_to_cumulative"
+
     def __init__(self, settings: DeltaToCumulativeSettings) -> None:
+        super().__init__(settings, Temporality.DELTA)
         self._settings = settings
-        self._selector = Selector(settings, Temporality.DELTA)
-        streams = -(-settings.max_streams // settings.shards)
-        self._tracker = StreamTracker(streams, settings.stale_nano)
-        self._totals = Totals()
-
-    def __len__(self) -> int:
-        """Streams in memory."""
-        return len(self._tracker)
-
-    def add(self, batch: TelemetryBatch, now_unix_nano: int) -> Converted:
-        """Convert a batch of metrics; what is not meant to be converted goes on as it is."""
-        rows = np.flatnonzero(self._selector.chosen(batch.records))
-        empty = no_value(batch.records, rows)
-        dropped = [(rows[empty], "no recorded value")]
-        rows = rows[~empty]
-        if not rows.size:
-            return converted(batch, batch.records, dropped)
-        times = times_of(batch.records["time_unix_nano"])[rows]
-        seen = self._tracker.see(stream_hashes(batch, rows), times, now_unix_nano)
-        self._totals.grow(len(self._tracker))
-        dropped.append((rows[seen.slots < 0], "too many streams"))
-        order = np.argsort(seen.slots, kind="stable")[int((seen.slots < 0).sum()) :]
-        rows, slots, times, horizon = rows[order], seen.slots[order], times[order], seen.horizon[order]
-        if not rows.size:
-            self._forget()
-            return converted(batch, batch.records, dropped)
-        starts = times_of(batch.records["start_time_unix_nano"])[rows]
-        starts = np.where(starts < times, starts, 0)  # what takes no time has an unknown start
-
-        accepted, refused = self._sift(slots, starts, times, horizon)
-        dropped += [(rows[found], reason) for reason, found in refused]
-        rows, slots, times, starts = rows[accepted], slots[accepted], times[accepted], starts[accepted]
-        records = self._accumulate(batch.records, rows, slots, starts, times, horizon[accepted])
-        self._forget()
-        return converted(batch, records, dropped)
 
     def knows(self, batch: TelemetryBatch) -> Mask:
         """Return for each point of a batch of delta points whether there is a total of its stream."""
         return self._tracker.knows(stream_hashes(batch, np.arange(batch.num_rows)))
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain, versioned data that later changes do not touch."""
-        return {"version": _STATE_VERSION, "tracker": self._tracker.state(), "totals": self._totals.state()}
+    @override
+    def _convert(self, records: pa.RecordBatch, points: StreamPoints) -> tuple[pa.RecordBatch, list[tuple[str, Ints]]]:
+        # What takes no time has an unknown start.
+        points = replace(points, starts=np.where(points.starts < points.times, points.starts, 0))
+        accepted, refused = self._sift(points)
+        return self._accumulate(records, points if accepted.all() else points.at(accepted)), refused
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned.
-
-        Raises:
-            BatchError: Another version of telflow wrote it, in a form this one does not read.
-        """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of delta_to_cumulative: expected version {_STATE_VERSION}, got {state.get('version')}; resume "
-                "with the version of telflow that wrote it, or give the step another id to begin anew"
-            )
-        self._tracker.restore(state["tracker"])
-        self._totals.restore(state["totals"])
-
-    def _forget(self) -> None:
-        kept = self._tracker.forget()
-        if kept is not None:
-            self._totals.keep(kept)
-
-    def _sift(self, slots: Ints, starts: Ints, times: Ints, horizon: Ints) -> tuple[Ints, list[tuple[str, Ints]]]:
-        """Which points are accepted, and why the others are not; all in the order of streams."""
-        runs = runs_of(slots)
-        last = self._tracker.last[slots[runs.starts]]
+    def _sift(self, points: StreamPoints) -> tuple[Mask, list[tuple[str, Ints]]]:
+        """Which points are accepted, and why the others are not."""
+        runs, times = runs_of(points.slots), points.times
+        last = self._tracker.last[points.slots[runs.starts]]
         # A point continues its stream from its start on, or, if that is unknown, is just later; or after a silence.
-        earliest = np.maximum(np.where(starts > 0, starts, times - 1), horizon - 1)
+        earliest = np.maximum(np.where(points.starts > 0, points.starts, times - 1), points.horizon - 1)
         taken = runs.chain(times, earliest, last)
         if taken.all():
-            return np.arange(len(slots)), []
+            return taken, []
         latest = runs.latest(taken)
         before = np.where(latest >= 0, times[latest], np.repeat(last, runs.lengths))
         refused = ~taken
-        return np.flatnonzero(taken), [
+        return taken, [
             ("duplicate", np.flatnonzero(refused & (times == before))),
             ("out of order", np.flatnonzero(refused & (times < before))),
             ("overlapping", np.flatnonzero(refused & (times > before))),
         ]
 
-    def _accumulate(  # noqa: PLR0917 - columns
-        self, records: pa.RecordBatch, rows: Ints, slots: Ints, starts: Ints, times: Ints, horizon: Ints
-    ) -> pa.RecordBatch:
-        """Turn accepted points, in the order of streams, into totals, and remember the last ones."""
+    def _accumulate(self, records: pa.RecordBatch, points: StreamPoints) -> pa.RecordBatch:
+        """Turn accepted points into totals, and remember the last ones."""
+        rows, slots, times, starts = points.rows, points.slots, points.times, points.starts
         streams = runs_of(slots)
         before = streams.previous(times, self._tracker.last[slots[streams.starts]])
-        anew = (before == NEVER) | (before < horizon)
+        anew = (before == NEVER) | (before < points.horizon)
         if self._settings.gap == "reset":
             anew |= starts > before
         begun = streams.latest(anew)

@@ -17,25 +17,21 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from typing_extensions import override
 
-from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.metric_points import Temporality
+from telflow.metric_streams.conversion import StreamConversion, StreamPoints
 from telflow.metric_streams.exponential_points import put_together, subtract
-from telflow.metric_streams.identity import stream_hashes
 from telflow.metric_streams.points import Buckets, PointValues, read_points, with_interval, write_points
 from telflow.metric_streams.runs import Runs, runs_of
-from telflow.metric_streams.selection import Converted, Selector, converted, no_value
 from telflow.metric_streams.settings import ConversionSettings
-from telflow.metric_streams.totals import Totals, select
-from telflow.metric_streams.tracker import NEVER, StreamTracker, times_of
+from telflow.metric_streams.totals import select
+from telflow.metric_streams.tracker import NEVER
 
 __all__ = ["CumulativeToDeltaSettings", "ToDelta"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
-
-_STATE_VERSION = 1
 
 
 class CumulativeToDeltaSettings(ConversionSettings):
@@ -51,92 +47,52 @@ class CumulativeToDeltaSettings(ConversionSettings):
     of the value is new, else the latter."""
 
 
-class ToDelta:
-    """The kernel, for one key of a stream. No clock and no I/O; times are Unix nanoseconds.
+class ToDelta(StreamConversion):
+    """The kernel of `cumulative_to_delta`.
 
     Args:
         settings: See `CumulativeToDeltaSettings`.
         joins: Instead of what `initial_value` says, a stream's first point is kept unless the stream may have been
             here before, and been forgotten: for a sum over streams, which each joins with all it has.
 
+    >>> from telflow.batch import TelemetryBatch
     >>> from telflow.schema import Signal
     >>> ToDelta(CumulativeToDeltaSettings()).add(TelemetryBatch.empty(Signal.METRICS), 0).batch is None
     True
     """
 
+    name = "cumulative_to_delta"
+
     def __init__(self, settings: CumulativeToDeltaSettings, *, joins: bool = False) -> None:
+        super().__init__(settings, Temporality.CUMULATIVE)
         self._settings = settings
         self._joins = joins
-        self._selector = Selector(settings, Temporality.CUMULATIVE)
-        streams = -(-settings.max_streams // settings.shards)
-        self._tracker = StreamTracker(streams, settings.stale_nano)
-        self._totals = Totals()
         # Time of the point that the next one is compared with; that of a refused one may be later.
         self._until: Ints = np.empty(0, np.int64)
 
-    def __len__(self) -> int:
-        """Streams in memory."""
-        return len(self._tracker)
-
-    def add(self, batch: TelemetryBatch, now_unix_nano: int) -> Converted:
-        """Convert a batch of metrics; what is not meant to be converted goes on as it is."""
-        rows = np.flatnonzero(self._selector.chosen(batch.records))
-        empty = no_value(batch.records, rows)
-        dropped = [(rows[empty], "no recorded value")]
-        rows = rows[~empty]
-        if not rows.size:
-            return converted(batch, batch.records, dropped)
-        times = times_of(batch.records["time_unix_nano"])[rows]
-        seen = self._tracker.see(stream_hashes(batch, rows), times, now_unix_nano)
-        self._totals.grow(len(self._tracker))
-        self._until = np.append(self._until, np.full(len(self._tracker) - len(self._until), NEVER))
-        dropped.append((rows[seen.slots < 0], "too many streams"))
-        order = np.argsort(seen.slots, kind="stable")[int((seen.slots < 0).sum()) :]
-        rows, slots, times, horizon = rows[order], seen.slots[order], times[order], seen.horizon[order]
-        if not rows.size:
-            self._forget()
-            return converted(batch, batch.records, dropped)
-        starts = times_of(batch.records["start_time_unix_nano"])[rows]
-        starts = np.where(starts <= times, starts, 0)
-        records, refused = self._convert(batch.records, rows, slots, starts, times, horizon)
-        dropped += [(rows[found], reason) for reason, found in refused]
-        self._forget()
-        return converted(batch, records, dropped)
-
+    @override
     def state(self) -> dict[str, Any]:
-        """Return everything as plain, versioned data that later changes do not touch."""
-        return {
-            "version": _STATE_VERSION,
-            "tracker": self._tracker.state(),
-            "totals": self._totals.state(),
-            "until": self._until.copy(),
-        }
+        return super().state() | {"until": self._until.copy()}
 
+    @override
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned.
-
-        Raises:
-            BatchError: Another version of telflow wrote it, in a form this one does not read.
-        """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of cumulative_to_delta: expected version {_STATE_VERSION}, got {state.get('version')}; resume "
-                "with the version of telflow that wrote it, or give the step another id to begin anew"
-            )
-        self._tracker.restore(state["tracker"])
-        self._totals.restore(state["totals"])
+        super().restore(state)
         self._until = state["until"].copy()
 
-    def _forget(self) -> None:
-        kept = self._tracker.forget()
-        if kept is not None:
-            self._totals.keep(kept)
-            self._until = self._until[kept]
+    @override
+    def _grow(self, slots: int) -> None:
+        super()._grow(slots)
+        self._until = np.append(self._until, np.full(slots - len(self._until), NEVER))
 
-    def _convert(  # noqa: PLR0917 - columns
-        self, records: pa.RecordBatch, rows: Ints, slots: Ints, starts: Ints, times: Ints, horizon: Ints
-    ) -> tuple[pa.RecordBatch, list[tuple[str, Ints]]]:
-        """Turn points, in the order of streams, into differences; returns also which are not, and why."""
+    @override
+    def _keep(self, slots: Ints) -> None:
+        super()._keep(slots)
+        self._until = self._until[slots]
+
+    @override
+    def _convert(self, records: pa.RecordBatch, points: StreamPoints) -> tuple[pa.RecordBatch, list[tuple[str, Ints]]]:
+        rows, slots, times, horizon = points.rows, points.slots, points.times, points.horizon
+        starts = np.where(points.starts <= times, points.starts, 0)
         tracker = self._tracker
         every = np.arange(len(rows))
         runs = runs_of(slots)

@@ -26,6 +26,7 @@ from telflow.fields import FieldRef
 from tests import aggregate_flow
 from tests.aggregation_reference import Place, Reference, assert_same, read
 from tests.cluster import Cluster
+from tests.numbered_source import SOURCES
 from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 
 NOW = aggregate_flow.NOW
@@ -62,7 +63,7 @@ def _options(window: str, late: str = "drop") -> dict[str, Any]:
 
 def _expected(settings: AggregateSettings) -> dict[Place, dict[str, Any]]:
     reference = Reference(settings, NOW)
-    for source in aggregate_flow.SOURCES:
+    for source in SOURCES:
         for number in range(COUNT):
             reference.add(aggregate_flow.spans_of(source, number))
     reference.finish()

@@ -18,7 +18,8 @@ from telflow.schema import Signal
 from tests import points_flow
 from tests.crash import killed_and_rescaled
 from tests.metric_points import Point, metrics_batch_of, points_of
-from tests.points_flow import NOW, SOURCES, input_of, line_of
+from tests.numbered_source import SOURCES, half_way
+from tests.points_flow import NOW, input_of, line_of
 from tests.spans import EPOCH
 from tests.stream_reference import to_cumulative
 
@@ -41,9 +42,7 @@ def expected() -> tuple[Counter[str], Counter[str]]:
 def test_killed_and_rescaled_the_results_are_exact(tmp_path: Path) -> None:
     """Three processes, killed at once, go on as two: each point once, and as the reference has it."""
     environment = {"FOLDER": str(tmp_path), "STEP": "delta_to_cumulative", "COUNT": str(COUNT)}
-    killed_and_rescaled(
-        Path(points_flow.__file__), tmp_path, environment, lambda: points_flow.half_way(tmp_path, COUNT)
-    )
+    killed_and_rescaled(Path(points_flow.__file__), tmp_path, environment, lambda: half_way(tmp_path, COUNT))
     assert Counter(points_flow.lines(tmp_path)) == expected()[0]
 
 

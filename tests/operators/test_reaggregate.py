@@ -17,7 +17,8 @@ from telflow.schema import Signal
 from tests import points_flow
 from tests.crash import killed_and_rescaled
 from tests.metric_points import Point, metrics_batch_of, points_of
-from tests.points_flow import MERGE, NOW, SOURCES, line_of, merged_of
+from tests.numbered_source import SOURCES, half_way
+from tests.points_flow import MERGE, NOW, line_of, merged_of
 from tests.reaggregation_reference import merge
 from tests.spans import EPOCH
 
@@ -38,9 +39,7 @@ def expected() -> tuple[Counter[str], Counter[tuple[str, str]]]:
 def test_killed_and_rescaled_the_results_are_exact(tmp_path: Path) -> None:
     """Three processes, killed at once with intervals open, go on as two: each point counts once."""
     environment = {"FOLDER": str(tmp_path), "STEP": "reaggregate", "COUNT": str(COUNT)}
-    killed_and_rescaled(
-        Path(points_flow.__file__), tmp_path, environment, lambda: points_flow.half_way(tmp_path, COUNT)
-    )
+    killed_and_rescaled(Path(points_flow.__file__), tmp_path, environment, lambda: half_way(tmp_path, COUNT))
     assert Counter(points_flow.lines(tmp_path)) == expected()[0]
 
 

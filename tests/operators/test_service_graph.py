@@ -20,7 +20,8 @@ from telflow.schema import Signal
 from tests import points_flow
 from tests.crash import killed_and_rescaled
 from tests.metric_points import points_of
-from tests.points_flow import GRAPH, NOW, SOURCES, line_of
+from tests.numbered_source import SOURCES, half_way
+from tests.points_flow import GRAPH, NOW, line_of
 from tests.service_graph_reference import (
     CLIENT,
     SERVER,
@@ -49,9 +50,7 @@ def expected() -> tuple[Counter[str], Counter[tuple[str, str]]]:
 def test_killed_and_rescaled_the_results_are_exact(tmp_path: Path) -> None:
     """Three processes, killed at once with requests half seen, go on as two: each request counts once."""
     environment = {"FOLDER": str(tmp_path), "STEP": "service_graph", "COUNT": str(COUNT)}
-    killed_and_rescaled(
-        Path(points_flow.__file__), tmp_path, environment, lambda: points_flow.half_way(tmp_path, COUNT)
-    )
+    killed_and_rescaled(Path(points_flow.__file__), tmp_path, environment, lambda: half_way(tmp_path, COUNT))
     assert Counter(points_flow.lines(tmp_path)) == expected()[0]
 
 
