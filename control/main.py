@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from control.cluster.commands import roll, scale, status
-from control.cluster.worker_command import worker
 from control.deadletter import deadletter
 from control.demo.command import demo
 from control.exit_codes import ExitCode, code_of
@@ -75,7 +74,6 @@ app.command()(scale)
 app.command()(roll)
 app.add_typer(state, name="state")
 app.command()(version)
-app.command(hidden=True)(worker)
 
 
 def main() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import enum
 import inspect
+import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -59,12 +62,16 @@ class Option:
 
 def options(model: type[BaseModel]) -> list[Option]:
     """Return the keys of a settings model, in the order of their definition."""
+    texts: dict[str, str] = {}
+    for owner in reversed(model.__mro__):
+        if issubclass(owner, BaseModel) and owner is not BaseModel:
+            texts |= _docstrings(owner)
     return [
         Option(
             key=field.alias or name,
             takes=describe_type(field.annotation, field.metadata),
             default=_default(model, name, field),
-            text=inspect.cleandoc(field.description or ""),
+            text=texts.get(name, ""),
             models=tuple(nested_models(field.annotation)),
         )
         for name, field in model.model_fields.items()
@@ -95,6 +102,19 @@ def describe_type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if any(isinstance(m, BeforeValidator) and m.func is parse_switch for m in metadata):
         return "mapping, or false"
     return ", ".join([_type(annotation), *_limits(metadata)])
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Read the docstrings under a class's own fields."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    texts = {}
+    for field, below in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = inspect.cleandoc(text)
+            case _:
+                pass
+    return texts
 
 
 def _type(annotation: Any) -> str:

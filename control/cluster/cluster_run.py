@@ -14,7 +14,6 @@ from typing import Any
 
 from control.account import merged_accounts
 from control.cluster.control_socket import serve
-from control.cluster.described import describe
 from control.cluster.forker import Forker
 from control.cluster.hosts import Agent, Hosts, RemoteNode
 from control.cluster.node import Events, LocalNode, Node
@@ -61,23 +60,22 @@ def run_cluster(
     # For settings that are the same file on all hosts: `${env:TELFLOW_HOST}`; workers inherit it.
     os.environ["TELFLOW_HOST"] = me
     os.environ["TELFLOW_ADDRESS"] = "127.0.0.1" if settings is None else settings.hosts[me].address
-    forker = Forker()
-    forker.warm_up()  # beside the description, which imports as much
-    described = describe(target)
-    flow_id = described.flow_id
-    if settings is not None:
-        if recovery_dir is not None:
-            settings = settings.model_copy(update={"recovery_dir": recovery_dir})
-    else:
-        own = Path(described.recovery_dir) if described.recovery_dir is not None else state_dir(flow_id)
-        settings = one_host(workers or 1, recovery_dir or own, backup_interval)
-    refuse_public(settings)
-    version = Version(target, flow_id, workers or settings.workers, described.storage)
-    with locked(settings.recovery_dir_of(me), f"the flow {flow_id}"):
-        if me == settings.first:
-            asyncio.run(_supervise(settings, version, me, screen, forker))
+    with Forker(target) as forker:
+        described = forker.describe(target)
+        flow_id = described.flow_id
+        if settings is not None:
+            if recovery_dir is not None:
+                settings = settings.model_copy(update={"recovery_dir": recovery_dir})
         else:
-            asyncio.run(_help(settings, me, screen, forker))
+            own = Path(described.recovery_dir) if described.recovery_dir is not None else state_dir(flow_id)
+            settings = one_host(workers or 1, recovery_dir or own, backup_interval)
+        refuse_public(settings)
+        version = Version(target, flow_id, workers or settings.workers, described.storage)
+        with locked(settings.recovery_dir_of(me), f"the flow {flow_id}"):
+            if me == settings.first:
+                asyncio.run(_supervise(settings, version, me, screen, forker))
+            else:
+                asyncio.run(_help(settings, me, screen, forker))
 
 
 def state_dir(flow_id: str) -> Path:
@@ -109,7 +107,7 @@ async def _supervise(settings: ClusterSettings, version: Version, me: str, scree
             case {"do": "roll", "target": str(target)}:
                 version = replace(supervisor.version, target=target)
                 if version.storage is not None:
-                    version = replace(version, storage=(await asyncio.to_thread(describe, target)).storage)
+                    version = replace(version, storage=(await asyncio.to_thread(forker.describe, target)).storage)
                 await supervisor.change(version)
             case _:
                 raise TelflowError(f"expected an order, got {request}")

@@ -1,22 +1,20 @@
 """What a supervisor must know of a target before it starts workers; found out in a process that ends.
 
-What a flow imports has no place in the supervisor.
+What a flow imports has no place in the supervisor, nor in the process that workers are forked from.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
+import os
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from control.exit_codes import ExitCode, FlowError, UnavailableError
+from control.exit_codes import ExitCode, FlowError, UnavailableError, code_of
 from control.flow_file import is_settings_file
-from telflow.errors import ConfigError
+from telflow.errors import ConfigError, TelflowError
 
-__all__ = ["Described", "describe", "describe_target"]
+__all__ = ["Described", "describe_target", "description_from", "tell_description"]
 
 _ERRORS = {int(ExitCode.USAGE): ConfigError, int(ExitCode.UNAVAILABLE): UnavailableError}
 
@@ -36,49 +34,53 @@ class Described:
     recovery_dir: str | None = None
 
 
-def describe_target(target: str) -> dict[str, Any]:
-    """Return the fields of `Described`; loads the flow, or reads the settings and checks them.
+def describe_target(target: str) -> Described:
+    """Load the flow, or read the settings and check them.
 
     Raises:
         ConfigurationError: The settings are wrong.
         FlowError: The flow cannot be loaded.
     """
-    from control.engine import one_thread_per_library
-
-    one_thread_per_library()
     if target and not is_settings_file(target):
         from control.flow_file import load_flow
 
-        return {"flow_id": load_flow(target).flow.flow_id}
+        return Described(load_flow(target).flow.flow_id)
     from control.target import settings_of
     from flows.gateway import FLOW_ID, check
 
     settings, _ = settings_of(target or None)
     check(settings)
     storage, recovery_dir = settings.storage.folder(FLOW_ID).absolute(), settings.recovery_dir
-    return {
-        "flow_id": FLOW_ID,
-        "storage": str(storage),
-        "recovery_dir": None if recovery_dir is None else str(recovery_dir.absolute()),
-    }
+    return Described(FLOW_ID, str(storage), None if recovery_dir is None else str(recovery_dir.absolute()))
 
 
-def describe(target: str) -> Described:
-    """Find out about a target in another process.
+def tell_description(target: str, descriptor: int) -> None:
+    """Write what a target is to a descriptor, as `description_from` reads it; below whatever the target itself writes.
+
+    For a process that does nothing else: its output is redirected.
+    """
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    sys.stdout = sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+    try:
+        said = asdict(describe_target(target))
+    except TelflowError as error:
+        said = {"error": str(error), "code": int(code_of(error))}
+    print(f"\n{json.dumps(said)}", flush=True)  # noqa: T201 - the answer to the supervisor
+
+
+def description_from(text: str) -> Described:
+    """Read what `tell_description` has written.
 
     Raises:
         ConfigError: The settings are wrong.
         FlowError: The flow cannot be loaded.
         UnavailableError: Something that it needs cannot be used.
     """
-    command = [sys.executable, "-P", "-m", "telflow", "worker", "--describe", "--output", "json", "--", target]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode == 0:
-        return Described(**json.loads(done.stdout.splitlines()[-1]))
-    raise _ERRORS.get(done.returncode, FlowError)(_error_text(done.stderr))
-
-
-def _error_text(stderr: str) -> str:
-    with contextlib.suppress(ValueError, KeyError, IndexError):
-        return str(json.loads(stderr.splitlines()[-1])["error"]["message"])
-    return stderr.strip()
+    try:
+        said = json.loads(text.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise FlowError(f"expected a flow that can be loaded, the process that did it has ended:\n{text}") from None
+    if "error" in said:
+        raise _ERRORS.get(said["code"], FlowError)(said["error"])
+    return Described(**said)

@@ -8,10 +8,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
+import traceback
+import warnings
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
 
+from control.cluster import fork_server
+from control.cluster.described import Described, description_from
 from control.cluster.spec import WorkerSpec
 from control.exit_codes import UnavailableError
 from control.screen import ACTIVE
@@ -54,31 +60,85 @@ class Forked:
 class Forker:
     """Starts workers by forking a process that has everything imported; starts that when needed.
 
-    It, and so all workers, die with the thread that called `warm_up` or the first `fork`: the main one.
+    It, and so all workers, die with the thread that started it: the main one.
     """
 
-    def __init__(self) -> None:
-        """Build one that has started nothing."""
-        self._server: subprocess.Popen[bytes] | None = None
+    def __init__(self, target: str = "") -> None:
+        """Build one that has started nothing.
+
+        Args:
+            target: What workers will run: a flow, or a gateway's settings, which need more.
+        """
+        self._target = target
+        self._server: int | None = None
         self._channel: socket.socket | None = None
         self._reading: asyncio.Task[None] | None = None
         self._answers: deque[asyncio.Future[Forked]] = deque()
         self._running: dict[int, Forked] = {}
 
-    def warm_up(self) -> None:
-        """Start importing, if nobody has."""
-        if self._server is not None and self._server.poll() is None:
-            return
-        ours, theirs = socket.socketpair()
-        with theirs:
-            warnings = [f"-W{option}" for option in sys.warnoptions]
-            command = [sys.executable, "-P", *warnings, "-m", "control.cluster.fork_server"]
-            command += [str(os.getpid()), str(theirs.fileno()), *["--debug"] * ACTIVE.debug]
-            self._server = subprocess.Popen(  # noqa: S603 - our own program, without a shell
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+    def __enter__(self) -> Self:
+        """Fork that process from this one, which must not have threads at work yet: what is imported is there too."""
+        self._start(self._serve)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, server: Callable[[int, int], None]) -> None:
+        parent, (ours, theirs) = os.getpid(), socket.socketpair()
+        with theirs, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            # Python 3.12 warns of threads, which Arrow and numpy always have.
+            self._server = os.fork()
+            if not self._server:
+                try:
+                    ours.close()
+                    os.setsid()
+                    with Path(os.devnull).open() as nothing:
+                        os.dup2(nothing.fileno(), 0)
+                    server(parent, theirs.fileno())
+                except BaseException:  # noqa: BLE001 - the parent's code must not go on here
+                    traceback.print_exc()
+                finally:
+                    os._exit(0)
         ours.setblocking(False)
         self._channel = ours
+
+    def _arguments(self, parent: int, channel: int) -> list[str]:
+        return [str(parent), str(channel), self._target, *["--debug"] * ACTIVE.debug]
+
+    def _serve(self, parent: int, channel: int) -> None:
+        fork_server.main(self._arguments(parent, channel))
+
+    def _execute(self, parent: int, channel: int) -> None:
+        """Become another program: the parent does many things at a time by now, whose halves must not go on here."""
+        os.set_inheritable(channel, True)
+        options = [f"-W{option}" for option in sys.warnoptions]
+        command = [sys.executable, "-P", *options, "-m", "control.cluster.fork_server"]
+        os.execv(command[0], [*command, *self._arguments(parent, channel)])  # noqa: S606 - our own, without a shell
+
+    def describe(self, target: str) -> Described:
+        """Find out about a target, in a process that is forked for it; waits until it has ended.
+
+        Raises:
+            ConfigError: The settings are wrong.
+            FlowError: The flow cannot be loaded.
+            UnavailableError: Something that it needs cannot be used, or the process to fork from has ended.
+        """
+        reading, writing = os.pipe()
+        with os.fdopen(reading, encoding="utf-8", errors="backslashreplace") as answer:
+            try:
+                self._ask({"describe": target}, writing)
+            finally:
+                os.close(writing)
+            return description_from(answer.read())
+
+    def _ask(self, request: dict[str, str], descriptor: int) -> None:
+        try:
+            if self._channel is None:
+                raise ConnectionResetError("the process that they are forked from has ended")
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [descriptor])
+        except OSError as error:
+            raise UnavailableError(f"workers cannot be started: {error}") from error
 
     async def fork(self, spec: WorkerSpec, channel: socket.socket) -> Forked:
         """Start a worker.
@@ -90,16 +150,16 @@ class Forker:
         Raises:
             UnavailableError: The process that it is forked from has ended.
         """
+        if self._channel is None:
+            self._start(self._execute)
+        assert self._channel is not None  # noqa: S101 - made just now
         if self._reading is None or self._reading.done():
-            self.warm_up()
-            assert self._channel is not None  # noqa: S101 - made just now
             reader, writer = await asyncio.open_connection(sock=self._channel.dup())
             self._reading = asyncio.create_task(self._read(reader, writer))
-        assert self._channel is not None  # noqa: S101
+        self._ask({"spec": spec.to_json()}, channel.fileno())
         answer: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._answers.append(answer)
         try:
-            socket.send_fds(self._channel, [json.dumps({"spec": spec.to_json()}).encode()], [channel.fileno()])
             return await answer
         except OSError as error:
             raise UnavailableError(f"workers cannot be started: {error}") from error
@@ -112,10 +172,12 @@ class Forker:
 
     def _end_server(self) -> None:
         if self._server is not None:
-            self._server.kill()
-            self._server.wait()
+            os.kill(self._server, signal.SIGKILL)
+            os.waitpid(self._server, 0)
+            self._server = None
         if self._channel is not None:
             self._channel.close()
+            self._channel = None
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -29,6 +29,8 @@ HEARTBEAT_STEP = "telflow_heartbeat"
 """Id of the step that is added to the flow of a cluster."""
 
 _LOOK_EVERY_S = 0.25
+_LOOK_FIRST_S = 0.05
+"""Until the dataflow has begun: whoever waits for it is told at once."""
 _BEAT_EVERY_S = 0.5
 _STOPPED_S = 2.0
 """Between two looks, which are as far apart as `_LOOK_EVERY_S` else: the whole process was stopped."""
@@ -137,6 +139,7 @@ class Pulse:
 
     def _run(self) -> None:
         received = b""
+        began = False
         due_s = 0.0
         looked_s = time.monotonic()
         while True:
@@ -144,11 +147,13 @@ class Pulse:
                 LIVENESS.resumed()
             looked_s = time.monotonic()
             look = LIVENESS.look()
-            if time.monotonic() >= due_s:
+            begins = not began and look.progress_age_s is not None
+            began = began or begins
+            if begins or time.monotonic() >= due_s:
                 due_s = time.monotonic() + _BEAT_EVERY_S
                 beat = {"progress_age_s": look.progress_age_s, "call_s": look.call_s, "where": look.where}
                 self.tell(beat=beat | {"rss_bytes": _rss_bytes()} | self._facts())
-            readable, _, _ = select.select([self._channel], [], [], _LOOK_EVERY_S)
+            readable, _, _ = select.select([self._channel], [], [], _LOOK_EVERY_S if began else _LOOK_FIRST_S)
             if not readable:
                 continue
             try:

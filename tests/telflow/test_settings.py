@@ -49,11 +49,6 @@ def test_settings_are_frozen_and_refuse_unknown_keys() -> None:
         Example().wait = timedelta(1)
 
 
-def test_the_docstring_of_a_field_is_its_description() -> None:
-    """The configuration reference is made of them."""
-    assert Example.model_fields["wait"].description == "How long."
-
-
 class Switched(Settings):
     part: Switchable[Example] = Example()
     other: Switchable[Example] = None

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from control.cluster.described import Described
 from control.cluster.forker import Forked, Forker
 from control.cluster.spec import WorkerSpec
+from control.exit_codes import FlowError, UnavailableError
+from telflow.errors import ConfigError
 from tests.supervised import ROOT, WINDOWED, gone
 
 TIES: list[asyncio.StreamWriter] = []
@@ -68,8 +71,6 @@ def test_workers_tell_of_themselves_and_how_they_ended_is_known(tmp_path: Path) 
     """One that fails by itself, one that is killed; each is a process in a session of its own."""
 
     async def work(forker: Forker) -> None:
-        forker.warm_up()
-        forker.warm_up()
         good, said = await fork(forker, spec(tmp_path))
         bad, said_bad = await fork(forker, spec(tmp_path, tmp_path / "missing.py"))
         assert (await heard(said, "ready")) == {"flow_id": "windowed"}
@@ -90,12 +91,35 @@ def test_workers_are_gone_with_what_they_were_forked_from_and_another_takes_its_
         first, said = await fork(forker, spec(tmp_path))
         await heard(said, "ready")
         assert forker._server is not None
-        forker._server.kill()
+        os.kill(forker._server, signal.SIGKILL)
         assert await first.wait() == -signal.SIGKILL
         assert gone([first.pid])
         second, said = await fork(forker, spec(tmp_path))
         await heard(said, "ready")
         forker.close()
         assert gone([second.pid])
+
+    run(work)
+
+
+def test_a_target_is_described_by_another_process(tmp_path: Path) -> None:
+    """A flow by its name, whatever it prints; an error there is the same error here, and one that ends it is shown."""
+    (tmp_path / "telflow.yaml").write_text("storge: 1\n")
+    (tmp_path / "talks.py").write_text(
+        "print('hello')\nfrom bytewax.dataflow import Dataflow\nflow = Dataflow('talks')\n"
+    )
+    (tmp_path / "ends.py").write_text("import os\nos.write(2, b'no licence')\nos._exit(1)\n")
+
+    async def work(forker: Forker) -> None:
+        _, said = await fork(forker, spec(tmp_path))
+        await heard(said, "ready")
+        assert forker.describe(str(WINDOWED)) == Described("windowed")
+        assert forker.describe(str(tmp_path / "talks.py")) == Described("talks")
+        with pytest.raises(ConfigError, match="storage"):
+            forker.describe(str(tmp_path / "telflow.yaml"))
+        with pytest.raises(FlowError, match="no licence"):
+            forker.describe(str(tmp_path / "ends.py"))
+        with pytest.raises(UnavailableError, match="has ended"):
+            Forker().describe(str(WINDOWED))
 
     run(work)

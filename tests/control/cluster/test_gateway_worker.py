@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from control.cluster.described import Described, describe, describe_target
+from control.cluster.described import Described, describe_target
 from control.cluster.gateway_worker import beside_others, endpoints, gateway_of
 from control.cluster.spec import WorkerSpec
 from control.exit_codes import FlowError
 from flows.gateway import GatewaySettings
-from telflow.errors import ConfigError
-from tests.supervised import ROOT, WINDOWED
 
 
 def settings(**given: Any) -> GatewaySettings:
@@ -74,18 +72,8 @@ def test_a_target_is_described(tmp_path: Path) -> None:
     """A gateway also by where it keeps things; what is wrong is said."""
     file = tmp_path / "telflow.yaml"
     file.write_text(f"storage: {{dir: {tmp_path}}}\n")
-    assert Described(**describe_target(str(file))) == Described("gateway", str(tmp_path), str(tmp_path / "recovery"))
+    assert describe_target(str(file)) == Described("gateway", str(tmp_path), str(tmp_path / "recovery"))
     file.write_text("storage: {durability: memory}\n")
-    assert Described(**describe_target(str(file))).recovery_dir is None
+    assert describe_target(str(file)).recovery_dir is None
     with pytest.raises(FlowError, match="nothing"):
         describe_target(str(tmp_path / "nothing.py"))
-
-
-def test_a_target_is_described_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flow by its name; an error there is the same error here."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("WINDOWS_OUT", str(tmp_path / "out"))
-    assert describe(str(WINDOWED)) == Described("windowed")
-    (tmp_path / "telflow.yaml").write_text("storge: 1\n")
-    with pytest.raises(ConfigError, match="storage"):
-        describe(str(tmp_path / "telflow.yaml"))
