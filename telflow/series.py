@@ -26,6 +26,7 @@ MAX_SERIES_LIMIT = 1 << 20
 _WORD_BITS = 62  # of an int64: the sign stays free, as any unknown code makes the whole word negative
 _ID_BITS = 32
 _DENSE = 64  # a table of all words may have this many entries per series, and some to begin with
+_DIRECT = 8  # words are numbered through a table of them all when it has no more entries than this per row
 _NARROW = 256  # integers below this are looked up through a table
 _UNKNOWN = pa.scalar(-1, pa.int32())
 
@@ -315,6 +316,9 @@ def _take(column: pa.Array, rows: Ints) -> pa.Array:
 def distinct_rows(columns: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     """Number the distinct combinations of values, null being one, in order of appearance.
 
+    Args:
+        columns: One Arrow array per dimension, of equal length; at least one.
+
     Returns:
         Row of the first appearance of each combination, and the number of each row's combination.
 
@@ -322,12 +326,48 @@ def distinct_rows(columns: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     >>> first.tolist(), numbers.tolist()
     ([0, 1], [0, 1, 0])
     """
-    numbers = np.zeros(len(columns[0]), np.int64)
+    words, size = np.zeros(len(columns[0]), np.int64), 1  # `size`: words are below it
     for column in columns:
-        coded = column.dictionary_encode(null_encoding="encode")
-        pairs = pa.array(numbers * len(coded.dictionary) + coded.indices.to_numpy())
-        numbers = pairs.dictionary_encode().indices.to_numpy().astype(np.int64)
-    rows = np.arange(len(numbers))
+        codes, count = _numbered(column)
+        if count < 2:  # noqa: PLR2004 - what is the same everywhere tells nothing apart
+            continue
+        if size * count >> _WORD_BITS:
+            first, words = _by_appearance(words, size)
+            size = len(first)
+        words = words * count + codes
+        size *= count
+    return _by_appearance(words, size)
+
+
+def _numbered(column: pa.Array) -> tuple[Ints, int]:
+    """Return a number for each value, the same for equal ones and for no others, and what they are all below."""
+    if isinstance(column, pa.DictionaryArray):
+        if column.indices.null_count:
+            return _numbered(column.dictionary_decode())
+        codes, count = _numbered(column.dictionary)  # its entries need not be distinct
+        return codes[column.indices.to_numpy()], count
+    if pa.types.is_integer(column.type) and len(column) and not column.null_count:
+        values = column.to_numpy()
+        lowest = int(values.argmin())
+        extent = int(values.max()) - int(values[lowest])
+        if extent < _NARROW:
+            wide = values.astype(np.int64)  # wraps what is unsigned, which differences do not mind
+            return wide - wide[lowest], extent + 1
+    coded = column.dictionary_encode(null_encoding="encode")
+    return coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
+
+
+def _by_appearance(words: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return the row of the first appearance of each word, and for each row the number of its word in that order."""
+    rows = np.arange(len(words))
+    if size <= _DIRECT * len(words):
+        first_of = np.full(size, -1)
+        first_of[words[::-1]] = rows[::-1]  # of several assignments to one place the last one stays
+        first = np.sort(first_of[first_of >= 0])
+        number_of = np.empty(size, np.int64)
+        number_of[words[first]] = np.arange(len(first))
+        return first, number_of[words]
+    numbers = pa.array(words).dictionary_encode().indices.to_numpy().astype(np.int64)
     first = np.empty(int(numbers.max(initial=-1)) + 1, np.int64)
-    first[numbers[::-1]] = rows[::-1]  # of several assignments to one place the last one stays
+    first[numbers[::-1]] = rows[::-1]
     return first, numbers

@@ -55,8 +55,7 @@ class Partial:
             return self
         sifted = self.sifted
         places = [pa.array(sifted.starts)] + ([] if sifted.firsts is None else [pa.array(sifted.firsts)])
-        keys = [key.dictionary_decode() if isinstance(key, pa.DictionaryArray) else key for key in self.keys]
-        first, numbers = distinct_rows([*places, *keys])
+        first, numbers = distinct_rows([*places, *self.keys])
         values = Accumulator(self.measures)
         values.add(numbers, self.values, slots=len(first))
         records = np.bincount(numbers, weights=self.records, minlength=len(first)).astype(np.int64)
@@ -69,10 +68,9 @@ class Partial:
             sifted.high,
             sifted.now,
         )
-        rows = pa.array(first)
-        return Partial(
-            self.signal, self.tenant, chosen, [key.take(rows) for key in keys], values, records, self.measures
-        )
+        taken = [key.take(pa.array(first)) for key in self.keys]
+        keys = [key.dictionary_decode() if isinstance(key, pa.DictionaryArray) else key for key in taken]
+        return Partial(self.signal, self.tenant, chosen, keys, values, records, self.measures)
 
     def take(self, rows: Ints) -> Partial:
         """Return only some rows."""

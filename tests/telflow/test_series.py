@@ -134,3 +134,33 @@ def test_distinct_rows_of_no_columns() -> None:
     """Without rows there are no combinations."""
     first, numbers = distinct_rows([pa.array([], pa.string())])
     assert first.tolist() == numbers.tolist() == []
+
+
+@given(_rows, st.booleans(), st.sampled_from([pa.int8(), pa.int64(), pa.uint64()]))
+@thorough(60)
+def test_distinct_rows_equals_a_dictionary_of_rows(rows: list[Row], as_dictionary: bool, dtype: pa.DataType) -> None:
+    """Combinations are numbered by appearance, whatever the layout of a column, and however many words it needs."""
+    columns = _columns(rows, as_dictionary=as_dictionary)
+    extremes = {pa.int8(): [-128, 127], pa.int64(): [-(2**63), 2**63 - 1], pa.uint64(): [2**64 - 1, 2**64 - 2]}[dtype]
+    columns.append(pa.array([extremes[len(row[1] or "") + row[2] & 1] for row in rows], dtype))
+    seen: dict[tuple[object, ...], int] = {}
+    expected = [seen.setdefault(row, len(seen)) for row in zip(*(c.to_pylist() for c in columns), strict=True)]
+    first, numbers = distinct_rows(columns)
+    assert numbers.tolist() == expected
+    assert first.tolist() == [expected.index(number) for number in range(len(seen))]
+
+
+def test_distinct_rows_of_more_combinations_than_a_word_holds() -> None:
+    """Columns whose values multiply to beyond 64 bits are told apart as exactly as others."""
+    rng = np.random.default_rng(3)
+    columns = [pa.array(rng.integers(0, 2**62, 5000)) for _ in range(7)]
+    doubled = [pa.concat_arrays([column, column]) for column in columns]
+    first, numbers = distinct_rows(doubled)
+    assert first.tolist() == list(range(5000))
+    assert numbers.tolist() == [*range(5000), *range(5000)]
+
+
+def test_distinct_rows_with_null_indices() -> None:
+    """A dictionary array may say null by its indices as well as by an entry."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0, None, 1, 0], pa.int32()), pa.array(["a", None]))
+    assert distinct_rows([column])[1].tolist() == [0, 1, 1, 0]
