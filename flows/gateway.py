@@ -223,6 +223,8 @@ class GatewaySettings(Settings):
         for leaf in leaves(self.tail_sampling.policies) if self.tail_sampling is not None else ():
             if isinstance(leaf, Function):
                 raise ValueError(f"tail_sampling: function {leaf.name!r}: expected policies that a file can hold")  # noqa: TRY004 - pydantic's
+        if self.span_metrics is not None and self.span_metrics.late != "drop":
+            raise ValueError("span_metrics: expected late: drop, as nothing takes late spans here, got side_output")
         for name, aggregation in self.aggregate.items():
             # Metrics have no place for results that replace each other, and here nothing else takes late records.
             if aggregation.late != "drop" or aggregation.early is not None:

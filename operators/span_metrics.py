@@ -14,8 +14,9 @@ Where this operator differs from the connector: it aggregates in windows of *eve
 (the moment it is exported, so that long spans are not late), not in intervals of arrival; a resource without
 ``service.name`` counts as ``unknown_service`` (semantic conventions, "Service") instead of being left out.
 
-Time, lateness and what is refused: `telflow.windows`. A series belongs to one key of the stream: partition by tenant
-or by anything that does not split one series over several keys.
+What crosses to the worker that keeps the windows of a key are partial aggregates; within a process batches go as they
+are (`telflow.span_metrics.rows`). Time, lateness and what is refused: `telflow.windows`. A series belongs to one key of
+the stream: partition by tenant or by anything that does not split one series over several keys.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import bytewax.operators as op
 from bytewax.dataflow import operator
@@ -32,10 +33,12 @@ from bytewax.operators import KeyedStream
 from telflow.accounting import LEDGER, Ledger
 from telflow.batch import TelemetryBatch
 from telflow.schema import Signal
-from telflow.span_metrics import Dimension, SpanMetrics, SpanMetricsSettings
+from telflow.span_metrics import CrossedPart, Dimension, SpanMetrics, SpanMetricsSettings, SpanPart, SpanReader
 from telflow.window_logic import WindowLogic
 
 __all__ = ["Dimension", "SpanMetrics", "SpanMetricsOut", "SpanMetricsSettings", "span_metrics"]
+
+_Spans: TypeAlias = TelemetryBatch | SpanPart | CrossedPart
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class SpanMetricsOut:
 
     Attributes:
         metrics: One metrics batch per key, closed window and set of dimensions, to be sent to any OTLP backend.
-        late: The spans refused because of their time, already counted as dropped; connect it to keep them.
+        late: With `late="side_output"`: the spans refused because of their time, whole. Counted as dropped already.
     """
 
     metrics: KeyedStream[TelemetryBatch]
@@ -83,13 +86,21 @@ def span_metrics(
     >>> op.output("metrics", red.metrics, TestingSink(out))
     >>> run_main(flow)
     """
+    reader = SpanReader(settings)
 
-    def build(state: dict[str, Any] | None) -> WindowLogic[TelemetryBatch]:
+    def take(batch: TelemetryBatch) -> _Spans | None:
+        if batch.signal is not Signal.TRACES or not batch.num_rows:
+            return None
+        # Late spans leave whole, so whole spans go where it is known that they are late.
+        return batch if settings.late == "side_output" else SpanPart(batch, reader, clock())
+
+    def build(state: dict[str, Any] | None) -> WindowLogic[_Spans]:
         return WindowLogic(
             step_id, SpanMetrics(settings), state, emit_on_eof=settings.emit_on_eof, clock=clock, ledger=ledger
         )
 
-    out = op.stateful_batch("window", up, build)
+    spans: KeyedStream[_Spans] = op.filter_map_value("spans", up, take)
+    out = op.stateful_batch("window", spans, build)
     metrics = op.filter_value("metrics", out, lambda batch: batch.signal is Signal.METRICS)
     late = op.filter_value("late", out, lambda batch: batch.signal is Signal.TRACES)
     return SpanMetricsOut(metrics, late)

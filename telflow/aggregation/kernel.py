@@ -122,10 +122,7 @@ class Aggregation:
         if late.size:
             count = int(partial.records[late].sum())
             refused = (Refused(partial.signal, partial.tenant, count, "late"),)
-            kept = np.ones(len(partial.records), np.bool_)
-            kept[late] = False
-            partial = partial.take(np.flatnonzero(kept))
-        return Update(rows=self._fold(partial), refused=refused)
+        return Update(rows=self._fold(partial.without(late)), refused=refused)
 
     def _fold(self, partial: Partial) -> tuple[pa.RecordBatch, ...]:
         rows = len(partial.records)

@@ -92,6 +92,14 @@ class Partial:
         keys = [key.take(pa.array(rows)) for key in self.keys]
         return Partial(self.signal, self.tenant, chosen, keys, values, self.records[rows], self.measures)
 
+    def without(self, rows: Ints) -> Partial:
+        """Return all but some rows."""
+        if not rows.size:
+            return self
+        kept = np.ones(len(self.records), np.bool_)
+        kept[rows] = False
+        return self.take(np.flatnonzero(kept))
+
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         # Bytewax pickles twice: once for the size, once to write.
         return _unpickle, (_PAYLOADS.get(self, lambda: _pack(self)), dict(self.measures))

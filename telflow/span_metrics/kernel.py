@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from telflow.aggregation.partial import Partial
+from telflow.aggregation.settings import nanos
 from telflow.batch import TelemetryBatch
 from telflow.errors import BatchError
-from telflow.rows import take_rows
 from telflow.schema import Signal
 from telflow.series_windows import SeriesWindows
-from telflow.span_metrics.family import Family, families_of, nanos
-from telflow.span_metrics.keys import SpanKeys
+from telflow.span_metrics.family import Family
+from telflow.span_metrics.rows import CrossedPart, SpanPart, SpanReader, refused_spans
 from telflow.span_metrics.settings import SpanMetricsSettings
-from telflow.window_logic import Update
-from telflow.windows import Ints, Sifted
+from telflow.window_logic import Refused, Update
 
 __all__ = ["SpanMetrics"]
 
 _STATE_VERSION = 3
-_READ = ("resource", "name", "kind", "start_time_unix_nano", "end_time_unix_nano", "status_code")
 
 
 class SpanMetrics:
@@ -36,31 +35,41 @@ class SpanMetrics:
 
     def __init__(self, settings: SpanMetricsSettings) -> None:
         self._settings = settings
-        self._families = families_of(settings)
+        self._reader = SpanReader(settings)
+        self._families = [Family(measured, settings) for measured in self._reader.measured]
         # All families see the same times, so their windows open and close together; the first has all spans.
         self._windows = self._families[0].windows
-        self._read = _columns(settings, self._families)
 
-    def add(self, batch: TelemetryBatch, now_unix_nano: int) -> Update:
-        """Count a batch of spans; batches of other signals change nothing."""
+    def add(self, item: TelemetryBatch | SpanPart | CrossedPart, now_unix_nano: int) -> Update:
+        """Count a batch of spans, or what came of one from another process; other signals change nothing."""
+        if isinstance(item, CrossedPart):
+            return self._add_crossed(item)
+        batch = item.batch if isinstance(item, SpanPart) else item
         if batch.signal is not Signal.TRACES or not batch.num_rows:
             return Update()
         sifted = self._windows.sift(batch.records["end_time_unix_nano"].to_numpy(), now_unix_nano)
+        metrics = self._fold(self._reader.parts(batch, sifted))
+        if self._settings.late == "drop":
+            return Update(metrics, refused=refused_spans(batch, sifted))
         late = batch.take(pa.array(sifted.late)) if sifted.late.size else None
         ahead = batch.take(pa.array(sifted.ahead)) if sifted.ahead.size else None
-        records = batch.records.select(self._read)
-        if sifted.accepted is not None:
-            records = take_rows(records, sifted.accepted.astype(np.uint32))
-        duration = _durations(records)
-        keys = SpanKeys(records, batch.resources, batch.scopes, self._settings)
-        metrics: list[TelemetryBatch] = []
-        for family in self._families:
+        return Update(metrics, late, ahead)
+
+    def _add_crossed(self, crossed: CrossedPart) -> Update:
+        spans = crossed.parts[0]
+        late = self._windows.late(spans.sifted)
+        refused = (*crossed.refused, *_late(spans.take(late))) if late.size else crossed.refused
+        parts = [part.without(self._windows.late(part.sifted)) for part in crossed.parts]
+        return Update(self._fold(parts), refused=refused)
+
+    def _fold(self, parts: Sequence[Partial]) -> tuple[TelemetryBatch, ...]:
+        made: list[TelemetryBatch] = []
+        for family, part in zip(self._families, parts, strict=True):
             if family.name == "events":
-                metrics += self._add_events(family, sifted, records, duration, keys)
-            else:
-                columns = keys.columns(family.dimensions)
-                metrics += family.series.add(sifted, columns, family.inputs(records, duration))
-        return Update(tuple(metrics), late, ahead)
+                # Spans without events are no silence, and windows without events repeat totals.
+                family.windows.open(parts[0].sifted)
+            made += family.series.add(part.sifted, part.keys, part.values)
+        return tuple(batch for batch in made if batch.num_rows)
 
     def due_unix_nano(self) -> int | None:
         """System time at which `advance` closes a window if no spans come until then; None when nothing is open."""
@@ -122,41 +131,12 @@ class SpanMetrics:
     def _each(self, step: Callable[[SeriesWindows[TelemetryBatch]], tuple[TelemetryBatch, ...]]) -> Update:
         return Update(tuple(made for family in self._families for made in step(family.series) if made.num_rows))
 
-    def _add_events(
-        self, family: Family, sifted: Sifted, records: pa.RecordBatch, duration: Ints, keys: SpanKeys
-    ) -> tuple[TelemetryBatch, ...]:
-        """Count the events of spans: each in the windows of its span, when it was sent."""
-        lists = records["events"]
-        span = pc.list_parent_indices(lists)
-        attributes = pc.struct_field(lists.flatten(), "attributes")
-        rows = span.to_numpy()
-        own = self._settings.events.dimensions if self._settings.events is not None else ()
-        columns = keys.event_columns(self._settings.dimensions, own, span, attributes)
-        inputs = family.inputs(records, duration)
-        of_events = Sifted(
-            sifted.starts[rows], None, None, sifted.starts[:0], sifted.starts[:0], sifted.high, sifted.now
-        )
-        family.windows.open(sifted)  # spans without events are no silence, and windows without events repeat totals
-        made = family.series.add(of_events, columns, {name: values[rows] for name, values in inputs.items()})
-        return tuple(batch for batch in made if batch.num_rows)
 
-
-def _columns(settings: SpanMetricsSettings, families: list[Family]) -> list[str]:
-    """What is read of a span; the rest is not touched."""
-    found = list(_READ)
-    if any(family.dimensions for family in families):
-        found.append("attributes")
-    if settings.include_instrumentation_scope:
-        found.append("scope")
-    if settings.exemplars is not None:
-        found += ["trace_id", "span_id"]
-    if settings.events is not None:
-        found.append("events")
-    return found
-
-
-def _durations(records: pa.RecordBatch) -> Ints:
-    """Nanoseconds from start to end; a span that ends before it starts took 0, as in the Collector."""
-    start = records["start_time_unix_nano"].to_numpy()
-    end = records["end_time_unix_nano"].to_numpy()
-    return np.asarray((end - np.minimum(start, end)).view(np.int64))
+def _late(spans: Partial) -> list[Refused]:
+    """Say whose some spans are that came too late: their first key."""
+    owners = pc.fill_null(spans.keys[0], "").dictionary_encode()
+    counts = np.bincount(owners.indices.to_numpy(), weights=spans.records)
+    return [
+        Refused(Signal.TRACES, owner or None, int(count), "late")
+        for owner, count in zip(owners.dictionary.to_pylist(), counts, strict=True)
+    ]

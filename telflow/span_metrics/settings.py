@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from telflow.aggregation.settings import nanos
 from telflow.series import MAX_SERIES_LIMIT
 from telflow.settings import Duration, Settings, Switchable
+from telflow.windows import WindowShape
 
 __all__ = ["OVERFLOW", "OWN", "Dimension", "Events", "Exemplars", "SpanMetricsSettings"]
 
@@ -54,6 +56,9 @@ class SpanMetricsSettings(Settings):
     """Length of a window of event time; each gives one point per series."""
     lateness: Duration = timedelta(seconds=5)
     """How much out of order spans may end and still count: a window closes that long after its end."""
+    late: Literal["drop", "side_output"] = "drop"
+    """What becomes of a span whose window is closed, or that ended too far ahead of the clock: counted as dropped; or
+    that, and passed on whole, for which all spans have to travel to the worker that has their windows."""
     max_ahead: Duration = timedelta(minutes=5)
     """A span that ended further ahead of the system clock than this is refused; its clock is wrong."""
     idle_timeout: Duration | None = timedelta(seconds=10)
@@ -136,9 +141,22 @@ class SpanMetricsSettings(Settings):
             raise ValueError(f"series_expiry: expected at least one window ({self.window}), got {self.series_expiry}")
         return self
 
+    def window_shape(self) -> WindowShape:
+        """The windows in nanoseconds."""
+        return WindowShape(nanos(self.window), nanos(self.lateness), nanos(self.max_ahead))
+
     def shape(self) -> dict[str, Any]:
         """What the state of running windows depends on; other options may change between runs."""
-        free = {"lateness", "max_ahead", "idle_timeout", "emit_on_eof", "max_series", "series_expiry", "namespace"}
+        free = {
+            "lateness",
+            "late",
+            "max_ahead",
+            "idle_timeout",
+            "emit_on_eof",
+            "max_series",
+            "series_expiry",
+            "namespace",
+        }
         if self.histogram != "exponential":
             free |= {"unit", "max_size"}  # buckets of an exponential histogram are those of values in its unit
         if self.histogram != "explicit":

@@ -388,6 +388,7 @@ def test_metrics_of_everything_go_where_it_goes() -> None:
             "late: drop and no early results",
         ),
         ("aggregate: {a: {measures: {n: {kind: count}}, window: 1m, early: 1s}}", "late: drop and no early results"),
+        ("span_metrics: {late: side_output}", "expected: late: drop, as nothing takes late spans"),
         ("count: {spanevents: {}}", "did you mean span_events"),
         ("count: {logs: {n: {conditions: [{severity: 9}]}}}", "conditions[0].severity is not a known key"),
         ("sum: {logs: {n: {source_atribute: size}}}", "did you mean source_attribute"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import pickle
@@ -21,6 +22,7 @@ from operators.span_metrics import Dimension, SpanMetrics, SpanMetricsSettings
 from telflow.batch import TelemetryBatch
 from telflow.codec import encode
 from telflow.schema import MetricType, Signal
+from telflow.span_metrics import SpanPart, SpanReader
 from telflow.window_logic import Update
 from tests.spans import EPOCH, SECOND, Span, points, spans_batch
 from tests.strategies import thorough
@@ -54,7 +56,7 @@ class _Reference:
         self.last: dict[tuple[str | None, Key], int] = {}
         self.totals: dict[tuple[str | None, Key], list[int]] = {}
         self.points: dict[Point, Any] = {}
-        self.late = self.ahead = 0
+        self.refused: collections.Counter[tuple[str, str | None]] = collections.Counter()
 
     def add(self, spans: Sequence[Span]) -> None:
         for span in spans:
@@ -63,13 +65,13 @@ class _Reference:
 
     def _span(self, span: Span) -> None:
         if span.end > NOW + self.max_ahead:
-            self.ahead += 1
+            self.refused["ahead of clock", span.tenant] += 1
             return
         self.high = max(self.high, span.end)
         self.watermark = max(self.watermark, min(self.high, NOW) - self.lateness)
         start = span.end - span.end % self.length
         if start + self.length <= self.watermark:
-            self.late += 1
+            self.refused["late", span.tenant] += 1
             return
         durations = self.open.setdefault(start, {}).setdefault((span.tenant, self._key(span)), [])
         durations.append(max(0, span.duration))
@@ -204,19 +206,25 @@ _options = st.fixed_dictionaries(
 @thorough(60)
 @given(
     options=_options,
-    stream=st.lists(st.tuples(st.lists(_spans, max_size=12), st.booleans()), max_size=6),
+    late=st.sampled_from(["drop", "side_output"]),
+    stream=st.lists(st.tuples(st.lists(_spans, max_size=12), st.booleans(), st.booleans()), max_size=6),
 )
-def test_equal_to_counting_span_by_span(options: dict[str, Any], stream: list[tuple[list[Span], bool]]) -> None:
-    """Every point of every window is that of the slow reference, also when interrupted and resumed in between."""
-    settings = _settings(**options)
+def test_equal_to_counting_span_by_span(
+    options: dict[str, Any], late: str, stream: list[tuple[list[Span], bool, bool]]
+) -> None:
+    """Every point of every window is that of the slow reference, also when interrupted and resumed in between.
+
+    So it is when spans come from another process, as partial aggregates.
+    """
+    settings = _settings(late=late, **options)
     reference, kernel = _Reference(settings), SpanMetrics(settings)
     got: list[TelemetryBatch] = []
-    late = ahead = 0
-    for spans, interrupt in stream:
-        update = kernel.add(spans_batch(spans), NOW)
+    refused: collections.Counter[tuple[str, str | None]] = collections.Counter()
+    for spans, interrupt, crosses in stream:
+        part = SpanPart(spans_batch(spans), SpanReader(settings), NOW)
+        update = kernel.add(pickle.loads(pickle.dumps(part)) if crosses and spans else part, NOW)  # noqa: S301
         got += update.metrics
-        late += update.late.num_rows if update.late else 0
-        ahead += update.ahead.num_rows if update.ahead else 0
+        refused += _refused(update)
         reference.add(spans)
         if interrupt:
             state = pickle.loads(pickle.dumps(kernel.state()))  # noqa: S301
@@ -225,7 +233,30 @@ def test_equal_to_counting_span_by_span(options: dict[str, Any], stream: list[tu
     got += kernel.flush().metrics
     reference.close(2**70)
     assert _read(got) == reference.points
-    assert (late, ahead) == (reference.late, reference.ahead)
+    assert refused == reference.refused
+
+
+def _refused(update: Update) -> collections.Counter[tuple[str, str | None]]:
+    """Spans that do not count, by reason and owner, whether they are still there or not."""
+    found = collections.Counter[tuple[str, str | None]]()
+    for refused in update.refused:
+        found[refused.reason, refused.tenant] += refused.count
+    for batch, reason in ((update.late, "late"), (update.ahead, "ahead of clock")):
+        if batch is not None:
+            found.update((reason, tenant) for tenant in batch.tenants().to_pylist())
+    return found
+
+
+def test_what_crosses_grows_with_the_series_and_not_with_the_spans() -> None:
+    """Both passes of a pickling are the same bytes, and ten times the spans are about as many."""
+    sizes = []
+    for count in (200, 2000):
+        spans = [Span(EPOCH + n % 7 * SECOND, name=f"span {n % 20}") for n in range(count)]
+        part = SpanPart(spans_batch(spans), SpanReader(_settings()), NOW)
+        payload = pickle.dumps(part)
+        assert pickle.dumps(part) == payload
+        sizes.append(len(payload))
+    assert sizes[1] < sizes[0] + 100
 
 
 def test_errors_rate_and_duration_of_one_series() -> None:
@@ -331,7 +362,7 @@ def test_other_signals_change_nothing() -> None:
 
 def test_late_spans_are_handed_back_whole() -> None:
     """The spans refused are those that came in, with all their columns."""
-    kernel = SpanMetrics(_settings())
+    kernel = SpanMetrics(_settings(late="side_output"))
     late, ahead = Span(EPOCH + SECOND, name="late"), Span(NOW + 61 * SECOND, name="ahead")
     update = kernel.add(spans_batch([Span(EPOCH + 20 * SECOND), late, ahead]), NOW)
     assert update.late is not None
@@ -388,7 +419,8 @@ def test_changed_windows_close_under_their_old_options() -> None:
     new = SpanMetrics(_settings(buckets=["2s"]))
     update = new.restore(old.state())
     assert next(p["value_int"] for p in points(update.metrics)) == 2
-    assert new.add(spans_batch([Span(EPOCH + 2 * SECOND), Span(EPOCH - 3600 * SECOND)]), NOW).late is not None
+    refused = new.add(spans_batch([Span(EPOCH + 2 * SECOND), Span(EPOCH - 3600 * SECOND)]), NOW).refused
+    assert [(found.reason, found.count) for found in refused] == [("late", 1)]
     calls, duration = points(new.flush().metrics)
     assert (calls["value_int"], duration["bucket_counts"]) == (1, [1, 0])
 

@@ -182,14 +182,16 @@ def test_other_signals_are_ignored(entry_point: Callable[..., None]) -> None:
     assert totals(metrics) == expected(keyed)
 
 
-def test_late_spans_come_out_and_are_counted() -> None:
-    """Refused spans leave by the late stream; the ledger names reason and owner, and stays balanced."""
+@pytest.mark.parametrize("option", ["drop", "side_output"])
+def test_late_spans_come_out_and_are_counted(option: str) -> None:
+    """Refused spans leave by the late stream if asked for; the ledger names reason and owner, and stays balanced."""
     late_span, early_span = Span(EPOCH), Span(NOW + 3600 * SECOND)
     items = [("acme", spans_batch([Span(EPOCH + 60 * SECOND)])), ("acme", spans_batch([late_span, early_span]))]
     metrics, late = list[Keyed](), list[Keyed]()
-    flow, ledger = build(items, metrics, settings(), late)
+    flow, ledger = build(items, metrics, settings(late=option), late)
     run_main(flow)
-    assert [batch.records["end_time_unix_nano"].to_pylist() for _, batch in late] == [[late_span.end], [early_span.end]]
+    found = [batch.records["end_time_unix_nano"].to_pylist() for _, batch in late]
+    assert found == ([] if option == "drop" else [[late_span.end], [early_span.end]])
     dropped = {(r.tenant, r.component, r.reason): r.count for r in ledger.rows() if r.outcome is Outcome.DROPPED}
     assert dropped == {("acme", "test.red", "late"): 1, ("acme", "test.red", "ahead of clock"): 1}
     assert ledger.balance()["acme", Signal.TRACES].in_flight == 0
@@ -225,8 +227,9 @@ def test_a_drain_splits_no_window_and_workers_may_change(tmp_path: Path) -> None
     assert totals(metrics) == expected(keyed)
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    """A real cluster of two processes, batches crossing between them, gives the same totals."""
+@pytest.mark.parametrize("late", ["drop", "side_output"])
+def test_two_processes(tmp_path: Path, late: str) -> None:
+    """A real cluster of two processes, partial aggregates or whole spans crossing between them: the same totals."""
     with socket.socket() as one, socket.socket() as two:
         for s in (one, two):
             s.bind(("127.0.0.1", 0))
@@ -240,7 +243,8 @@ def test_two_processes(tmp_path: Path) -> None:
 
             metrics = []
             number = int(sys.argv[1])
-            cluster_main(build(stream(), metrics, settings())[0], sys.argv[3:], number)
+            options = settings(late=sys.argv[3])
+            cluster_main(build(stream(), metrics, options)[0], sys.argv[4:], number)
             with open(sys.argv[2], "wb") as file:
                 pickle.dump(metrics, file)
         """)
@@ -248,7 +252,8 @@ def test_two_processes(tmp_path: Path) -> None:
     outs = [tmp_path / f"{n}.pickle" for n in range(2)]
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), str(n), str(out), *addresses], env={**os.environ, "PYTHONPATH": str(ROOT)}
+            [sys.executable, str(script), str(n), str(out), late, *addresses],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         for n, out in enumerate(outs)
     ]

@@ -21,7 +21,7 @@ from telflow import codec
 from telflow.batch import TelemetryBatch
 from telflow.errors import BatchError
 from telflow.schema import Signal
-from telflow.span_metrics import SpanMetrics, SpanMetricsSettings
+from telflow.span_metrics import SpanMetrics, SpanMetricsSettings, SpanPart, SpanReader
 from telflow.window_logic import Update
 from tests.aggregation_reference import exponential
 from tests.batches import key_value
@@ -234,7 +234,7 @@ _rows = st.builds(
     attributes=_attributes,
     events=st.lists(_attributes, max_size=2),
 )
-_stream = st.lists(st.tuples(st.lists(_rows, max_size=10), st.booleans()), max_size=4)
+_stream = st.lists(st.tuples(st.lists(_rows, max_size=10), st.booleans(), st.booleans()), max_size=4)
 
 
 def _settings(**options: Any) -> SpanMetricsSettings:
@@ -244,17 +244,18 @@ def _settings(**options: Any) -> SpanMetricsSettings:
 
 @thorough(60)
 @given(options=_options(), stream=_stream)
-def test_equal_to_counting_span_by_span(options: dict[str, Any], stream: list[tuple[list[Row], bool]]) -> None:
-    """Every metric and point, for every combination of options, interrupted and resumed in between."""
+def test_equal_to_counting_span_by_span(options: dict[str, Any], stream: list[tuple[list[Row], bool, bool]]) -> None:
+    """Every metric and point, for every combination of options, interrupted, resumed and from other processes."""
     settings = _settings(**options)
     kernel = SpanMetrics(settings)
     rows: list[Row] = []
     made: list[TelemetryBatch] = []
-    for drawn, interrupt in stream:
+    for drawn, interrupt, crosses in stream:
         numbered = [Row(**{**vars(row), "number": len(rows) + n}) for n, row in enumerate(drawn)]
         rows += numbered
-        update = kernel.add(batch_of(numbered), NOW)
-        assert update.late is update.ahead is None
+        part = SpanPart(batch_of(numbered), SpanReader(settings), NOW)
+        update = kernel.add(pickle.loads(pickle.dumps(part)) if crosses and numbered else part, NOW)  # noqa: S301
+        assert update.refused == ()
         made += update.metrics
         if interrupt:
             state = pickle.loads(pickle.dumps(kernel.state()))  # noqa: S301
