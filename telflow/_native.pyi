@@ -165,6 +165,15 @@ def rename_attributes(
 ) -> pa.ListArray:
     """Attributes under other keys."""
 
+# row_hash.rs
+
+def hash_rows(batch: pa.RecordBatch, uint64: pa.DataType) -> tuple[pa.UInt64Array, pa.UInt64Array]:
+    """Both halves of the hash of each row; `uint64` is `pyarrow.uint64()`.
+
+    Raises:
+        ValueError: A column is of a type that `telflow.schema` does not use.
+    """
+
 # rows.rs
 
 def take_rows(batch: pa.RecordBatch, indices: pa.UInt32Array, schema: pa.Schema) -> pa.RecordBatch:

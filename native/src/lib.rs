@@ -17,6 +17,7 @@ mod json;
 mod memory;
 mod normalise;
 mod redact;
+mod row_hash;
 mod rows;
 mod schema;
 mod screen;
@@ -40,6 +41,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     memory::register(m)?;
     screen::register(m)?;
     redact::register(m)?;
+    row_hash::register(m)?;
     rows::register(m)?;
     attribute_values::register(m)?;
     attributes::register(m)?;

@@ -25,7 +25,7 @@ __all__ = ["StreamConversion", "StreamPoints"]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2  # 1 had other hashes of streams
 
 
 @dataclass(frozen=True, slots=True)

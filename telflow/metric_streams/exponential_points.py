@@ -9,14 +9,16 @@ up the buckets it reaches into, whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from telflow.metric_streams.extents import cells_of
 from telflow.rows import take_rows
 from telflow.schema import RECORD_SCHEMAS, Signal
 
@@ -31,11 +33,12 @@ _FINEST = 20
 _COARSEST = -64
 _FAR = 1 << 40
 _LARGEST_SHIFT = 62
+_DENSE = 8
 _COLUMNS = ("scale", "zero_count", "zero_threshold", "positive", "negative")
 _SCHEMA = pa.schema([RECORD_SCHEMAS[Signal.METRICS].field(name) for name in _COLUMNS])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExponentialPoints:
     """Buckets of some points.
 
@@ -60,83 +63,100 @@ class ExponentialPoints:
 
     def take(self, rows: Ints) -> ExponentialPoints:
         """Return the points at `rows`, in that order."""
-        first = np.searchsorted(self.side, rows * 2)
-        sizes = np.searchsorted(self.side, rows * 2 + 2) - first
-        owner = np.repeat(np.arange(len(rows)), sizes)
-        entry = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes) + first[owner]
-        side = owner * 2 + (self.side[entry] & 1)
+        first = self._firsts
+        sizes = first[rows * 2 + 2] - first[rows * 2]
+        entry = cells_of(first[rows * 2], sizes)
+        side = np.repeat(np.arange(len(rows)) * 2, sizes) + (self.side[entry] & 1)
         return ExponentialPoints(
             self.scale[rows], self.zero[rows], self.threshold[rows], side, self.bucket[entry], self.count[entry]
         )
 
-    def columns(self) -> pa.RecordBatch:
-        """Return the columns of OTLP points."""
+    def columns(self, places: Ints) -> pa.RecordBatch:
+        """Return the columns of OTLP points, in another order: point number n at ``places[n]``, of all places each."""
+        order = np.empty_like(places)
+        order[places] = np.arange(len(places))
         return pa.RecordBatch.from_arrays(
             [
-                pa.array(self.scale.astype(np.int32)),
-                pa.array(self.zero),
-                pa.array(self.threshold),
-                self._lists(0),
-                self._lists(1),
+                pa.array(self.scale[order].astype(np.int32)),
+                pa.array(self.zero[order]),
+                pa.array(self.threshold[order]),
+                self._lists(0, places),
+                self._lists(1, places),
             ],
             schema=_SCHEMA,
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain data; arrays are never changed in place."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def _lists(self, negative: int) -> pa.StructArray:
-        sides = np.arange(len(self)) * 2 + negative
-        first, end = np.searchsorted(self.side, sides), np.searchsorted(self.side, sides, side="right")
-        filled = end > first
-        low, width = np.zeros(len(sides), np.int64), np.zeros(len(sides), np.int64)
+    def extents(self) -> tuple[Ints, Ints]:
+        """Return the lowest bucket of each side, and the highest; of an empty one a high and a low number."""
+        first = self._firsts
+        low, high = np.full(2 * len(self), _FAR), np.full(2 * len(self), -_FAR)
+        filled = np.flatnonzero(first[1:] > first[:-1])
         low[filled] = self.bucket[first[filled]]
-        width[filled] = self.bucket[end[filled] - 1] - low[filled] + 1
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(width)])
+        high[filled] = self.bucket[first[filled + 1] - 1]
+        return low, high
+
+    @cached_property
+    def _firsts(self) -> Ints:
+        """Where the buckets of each side begin, with the end of the last."""
+        return np.append(0, np.cumsum(np.bincount(self.side, minlength=2 * len(self))))
+
+    def _lists(self, negative: int, places: Ints) -> pa.StructArray:
+        low, high = (ends[negative::2] for ends in self.extents())
+        filled = low <= high
+        offset, width = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
+        offset[places] = np.where(filled, low, 0)
+        width[places] = np.where(filled, high - low + 1, 0)
+        starts = np.append(0, np.cumsum(width))
         cells = np.zeros(int(starts[-1]), np.uint64)
-        mine = np.flatnonzero((self.side & 1) == negative)
-        owner = self.side[mine] >> 1
-        cells[starts[owner] + self.bucket[mine] - low[owner]] = self.count[mine]
+        if cells.size:
+            mine = (self.side & 1) == negative
+            side, bucket, count = (self.side, self.bucket, self.count) if mine.all() else self._entries(mine)
+            cells[(starts[places] - low)[side >> 1] + bucket] = count
         dtype = _SCHEMA.field("positive").type
         lists = pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(cells), type=dtype[1].type)
-        return pa.StructArray.from_arrays([pa.array(low.astype(np.int32)), lists], fields=list(dtype))
+        return pa.StructArray.from_arrays([pa.array(offset.astype(np.int32)), lists], fields=list(dtype))
+
+    def _entries(self, which: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Counts]:
+        return self.side[which], self.bucket[which], self.count[which]
 
 
 def read_exponential(records: pa.RecordBatch, rows: Ints) -> ExponentialPoints:
     """Return the buckets of some points, which are exponential histograms; those at a scale above 20 at scale 20."""
     taken = take_rows(records.select(list(_COLUMNS)), rows.astype(np.uint32))
     scale = np.clip(pc.fill_null(taken["scale"], _ZERO).to_numpy().astype(np.int64), _COARSEST, None)
-    sides, buckets, counts = [], [], []
-    for negative, name in enumerate(("positive", "negative")):
-        offset, lists = taken[name].flatten()
-        lengths = pc.fill_null(pc.list_value_length(lists), _ZERO).to_numpy().astype(np.int64)
-        owner = np.repeat(np.arange(len(rows)), lengths)
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        cells = lists.flatten().to_numpy(zero_copy_only=False).astype(np.uint64)
-        some = np.flatnonzero(cells)
-        sides.append(owner[some] * 2 + negative)
-        buckets.append((pc.fill_null(offset, _ZERO).to_numpy().astype(np.int64)[owner] + place)[some])
-        counts.append(cells[some])
+    sides = [_read_side(taken[name], negative) for negative, name in enumerate(("positive", "negative"))]
     found = ExponentialPoints(
         scale,
         pc.fill_null(taken["zero_count"], pa.scalar(0, pa.uint64())).to_numpy(),
         pc.fill_null(taken["zero_threshold"], pa.scalar(0.0, pa.float64())).to_numpy(),
-        np.concatenate(sides),
-        np.concatenate(buckets),
-        np.concatenate(counts),
+        *_joined([some for some in sides if len(some[0])] or sides[:1], len(rows)),
     )
     return _summed(found, np.minimum(scale, _FINEST))
 
 
+def _read_side(column: pa.StructArray, negative: int) -> tuple[Ints, Ints, Counts]:
+    """Sides, buckets and counts of one side of all points."""
+    offset, lists = column.flatten()
+    lengths = pc.fill_null(pc.list_value_length(lists), _ZERO).to_numpy().astype(np.int64)
+    cells = lists.flatten().to_numpy(zero_copy_only=False).astype(np.uint64, copy=False)
+    before = pc.fill_null(offset, _ZERO).to_numpy() - (np.cumsum(lengths) - lengths)
+    side = np.repeat(np.arange(len(lengths)) * 2 + negative, lengths)
+    bucket = np.repeat(before, lengths) + np.arange(len(cells))
+    some = cells != 0
+    return (side, bucket, cells) if some.all() else (side[some], bucket[some], cells[some])
+
+
 def write_exponential(records: pa.RecordBatch, rows: Ints, points: ExponentialPoints) -> pa.RecordBatch:
-    """Return a table of points with other buckets at some rows."""
+    """Return a table of points with other buckets at some rows, which are distinct."""
     if not len(rows):
         return records
-    both = pa.concat_batches([records.select(list(_COLUMNS)).cast(_SCHEMA), points.columns()])
-    places = np.arange(records.num_rows, dtype=np.uint32)
-    places[rows] = records.num_rows + np.arange(len(rows))
-    taken = take_rows(both, places)
+    if len(rows) == records.num_rows:
+        taken = points.columns(rows)
+    else:
+        both = pa.concat_batches([records.select(list(_COLUMNS)).cast(_SCHEMA), points.columns(np.arange(len(rows)))])
+        places = np.arange(records.num_rows, dtype=np.uint32)
+        places[rows] = records.num_rows + np.arange(len(rows))
+        taken = take_rows(both, places)
     for name in _COLUMNS:
         place = records.schema.get_field_index(name)
         records = records.set_column(place, records.schema.field(place), taken[name])
@@ -161,14 +181,23 @@ def add_up(parts: Sequence[tuple[ExponentialPoints, Ints]], points: int, max_buc
         np.minimum.at(scale, into, part.scale)
         np.maximum.at(threshold, into, part.threshold)
         np.add.at(zero, into, part.zero)
-    own = np.concatenate([part.scale[part.side >> 1] for part, _ in parts])
-    side = np.concatenate([into[part.side >> 1] * 2 + (part.side & 1) for part, into in parts])
-    bucket = np.concatenate([part.bucket for part, _ in parts])
-    count = np.concatenate([part.count for part, _ in parts])
-    bucket = bucket >> np.minimum(own - scale[side >> 1], _LARGEST_SHIFT)
-    shift = _needed_shift(side, bucket, points, max_buckets)
-    bucket >>= shift[side >> 1]
-    summed = _joined(ExponentialPoints(scale - shift, zero, threshold, side, bucket, count))
+    coarser = [scale[into] for _, into in parts]
+    low, high = np.full(2 * points, _FAR), np.full(2 * points, -_FAR)
+    for (part, into), common in zip(parts, coarser, strict=True):
+        lowest, highest = part.extents()
+        filled = np.flatnonzero(lowest <= highest)
+        down = np.minimum(part.scale - common, _LARGEST_SHIFT)[filled >> 1]
+        np.minimum.at(low, _sides(into)[filled], lowest[filled] >> down)
+        np.maximum.at(high, _sides(into)[filled], highest[filled] >> down)
+    shift = _needed_shift(low, high, max_buckets)
+    by_side = np.repeat(shift, 2)
+    ends = np.right_shift(low, by_side), np.right_shift(high, by_side)
+    found = []
+    for (part, into), common in zip(parts, coarser, strict=True):
+        down = np.minimum(part.scale - common + shift[into], _LARGEST_SHIFT)
+        bucket = part.bucket >> down[part.side >> 1] if down.any() else part.bucket
+        found.append((_sides(into)[part.side], bucket, part.count))
+    summed = ExponentialPoints(scale - shift, zero, threshold, *_joined(found, points, ends))
     wider = np.zeros(points, np.bool_)
     for part, into in parts:
         wider[into[part.threshold < threshold[into]]] = True
@@ -202,46 +231,75 @@ def subtract(points: ExponentialPoints, before: ExponentialPoints) -> tuple[Expo
             wider,
         )
     now, past = _summed(points, scale), _summed(before, scale)
-    side = np.concatenate([now.side, past.side])
-    bucket = np.concatenate([now.bucket, past.bucket])
-    signed = np.concatenate([now.count.view(np.int64), -past.count.view(np.int64)]).view(np.uint64)
-    found = _joined(ExponentialPoints(scale, points.zero - before.zero, points.threshold.copy(), side, bucket, signed))
+    negated = (-past.count.view(np.int64)).view(np.uint64)
+    (low, high), (past_low, past_high) = now.extents(), past.extents()
+    joined = _joined(
+        [(now.side, now.bucket, now.count), (past.side, past.bucket, negated)],
+        len(points),
+        (np.minimum(low, past_low), np.maximum(high, past_high)),
+    )
+    found = ExponentialPoints(scale, points.zero - before.zero, points.threshold, *joined)
     fallen[found.side[found.count.view(np.int64) < 0] >> 1] = True
     fallen |= before.zero > points.zero
-    some = np.flatnonzero(found.count)
-    return (
-        ExponentialPoints(
-            found.scale, found.zero, found.threshold, found.side[some], found.bucket[some], found.count[some]
-        ),
-        fallen,
-    )
+    some = found.count != 0
+    if not some.all():
+        found = replace(found, side=found.side[some], bucket=found.bucket[some], count=found.count[some])
+    return found, fallen
+
+
+def _sides(into: Ints) -> Ints:
+    """Where each side goes, of points that go to `into`."""
+    return np.asarray(np.repeat(into * 2, 2) + np.tile([0, 1], len(into)))
 
 
 def _summed(points: ExponentialPoints, scale: Ints) -> ExponentialPoints:
     """The same at scales that are no finer."""
     shift = np.minimum(points.scale - scale, _LARGEST_SHIFT)
+    if not shift.any():
+        return points
     bucket = points.bucket >> shift[points.side >> 1]
-    return _joined(ExponentialPoints(scale, points.zero, points.threshold, points.side, bucket, points.count))
+    joined = _joined([(points.side, bucket, points.count)], len(points))
+    return ExponentialPoints(scale, points.zero, points.threshold, *joined)
 
 
-def _joined(points: ExponentialPoints) -> ExponentialPoints:
-    """In order, with one entry for each bucket."""
-    order = np.lexsort((points.bucket, points.side))
-    side, bucket, count = points.side[order], points.bucket[order], points.count[order]
-    new = np.ones(len(side), np.bool_)
-    new[1:] = (side[1:] != side[:-1]) | (bucket[1:] != bucket[:-1])
-    first = np.flatnonzero(new)
+def _joined(
+    parts: Sequence[tuple[Ints, Ints, Counts]], points: int, ends: tuple[Ints, Ints] | None = None
+) -> tuple[Ints, Ints, Counts]:
+    """Sides, buckets and counts in order, with one entry for each bucket; those of nothing may be missing.
+
+    `ends` are the first bucket of each side and the last.
+    """
+    side, bucket, count = parts[0] if len(parts) == 1 else (np.concatenate(some) for some in zip(*parts, strict=True))
+    same = side[1:] == side[:-1]
+    ordered = bool((same | (side[1:] > side[:-1])).all()) and bool((bucket[1:] >= bucket[:-1])[same].all())
+    if not ordered:
+        if ends is None:
+            ends = np.full(2 * points, _FAR), np.full(2 * points, -_FAR)
+            np.minimum.at(ends[0], side, bucket)
+            np.maximum.at(ends[1], side, bucket)
+        low, high = ends
+        width = np.maximum(high - low + 1, 0)
+        total = int(width.sum())
+        if total <= _DENSE * len(side):
+            # A cell for each bucket between the first and the last of its side: much quicker than to sort them.
+            before = np.cumsum(width) - width - low
+            cells = np.zeros(total, np.uint64)
+            np.add.at(cells, before[side] + bucket, count)
+            some = np.flatnonzero(cells)
+            side = np.repeat(np.arange(2 * points), width)[some]
+            return side, some - before[side], cells[some]
+        order = np.lexsort((bucket, side))
+        side, bucket, count = side[order], bucket[order], count[order]
+        same = side[1:] == side[:-1]
+    first = np.flatnonzero(np.append(True, ~same | (bucket[1:] != bucket[:-1])))
     if len(first) < len(side):
-        count = np.add.reduceat(count, first)
-    return ExponentialPoints(points.scale, points.zero, points.threshold, side[first], bucket[first], count)
+        side, bucket, count = side[first], bucket[first], np.add.reduceat(count, first)
+    return side, bucket, count
 
 
-def _needed_shift(side: Ints, bucket: Ints, points: int, max_buckets: int) -> Ints:
-    """By how much each point's scale must fall for its buckets to fit."""
-    low, high = np.full((2, 2 * points), _FAR)
-    np.negative(high, out=high)
-    np.minimum.at(low, side, bucket)
-    np.maximum.at(high, side, bucket)
+def _needed_shift(low: Ints, high: Ints, max_buckets: int) -> Ints:
+    """By how much each point's scale must fall for its buckets to fit, of which these are the ends on each side."""
+    low, high = low.copy(), high.copy()
     shift = np.zeros(len(low), np.int64)
     while (wide := np.flatnonzero(high - low >= max_buckets)).size:
         low[wide] >>= 1

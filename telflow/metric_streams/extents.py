@@ -48,7 +48,9 @@ class Extents:
 
     def grow(self, slots: int) -> None:
         """Make room for slots below `slots`; a new one has an empty list."""
-        more = np.zeros(max(slots - len(self._first), 0), np.int64)
+        if slots <= len(self._first):
+            return
+        more = np.zeros(slots - len(self._first), np.int64)
         self._first = np.append(self._first, more)
         self._size = np.append(self._size, more)
 

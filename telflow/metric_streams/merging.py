@@ -36,7 +36,7 @@ def merge_points(batch: TelemetryBatch, max_size: int) -> TelemetryBatch:
         batch: Sums and histograms.
         max_size: Most buckets of an exponential histogram on either side of zero.
     """
-    slots, first = _streams(stream_hashes(batch, np.arange(batch.num_rows)))
+    slots, first = _streams(stream_hashes(batch))
     count = len(first)
     values = read_points(batch.records, np.arange(batch.num_rows))
     whole, real, counts = np.zeros(count, np.int64), np.zeros(count), np.zeros(count, np.uint64)
@@ -71,7 +71,7 @@ def merge_points(batch: TelemetryBatch, max_size: int) -> TelemetryBatch:
 
 def latest_points(batch: TelemetryBatch) -> TelemetryBatch:
     """Keep the latest point of each stream; of several of one time the last."""
-    slots, first = _streams(stream_hashes(batch, np.arange(batch.num_rows)))
+    slots, first = _streams(stream_hashes(batch))
     if len(first) == batch.num_rows:
         return batch
     times = batch.records["time_unix_nano"].to_numpy()

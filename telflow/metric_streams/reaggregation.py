@@ -133,7 +133,7 @@ def split_by_group(
             parts.append((key, owned.compact()))
             continue
         merged = owned.with_column("attributes", settings.reduced(owned.records["attributes"]))
-        low = stream_hashes(merged, np.arange(owned.num_rows)).low
+        low = stream_hashes(merged).low
         shard = (low >> np.uint64(33)) % np.uint64(settings.shards)
         parts += [(f"{key}/{n}", owned.filter(shard == n).compact()) for n in np.unique(shard).tolist()]
     return rest, parts
@@ -272,7 +272,7 @@ class Reaggregation:
             if start in self._gauges:
                 gauges = self._gauges.pop(start)
                 gauges = gauges.with_column("attributes", self._settings.reduced(gauges.records["attributes"]))
-                streams = stream_hashes(gauges, np.arange(gauges.num_rows))
+                streams = stream_hashes(gauges)
                 found.append(merge_gauges(gauges, streams, self._settings.gauge))
         return found
 

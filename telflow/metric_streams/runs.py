@@ -62,6 +62,8 @@ class Runs:
 
     def sums(self, values: Numbers) -> Numbers:
         """Return running sums of whole numbers (of each column, if there are two dimensions), modulo 2**64."""
+        if len(self.starts) == len(self):
+            return values
         running = np.cumsum(values, axis=0, dtype=values.dtype)
         before = running[self.starts] - values[self.starts]
         return np.asarray(running - np.repeat(before, self.lengths, axis=0))

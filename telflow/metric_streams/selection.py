@@ -137,7 +137,7 @@ def split_by_stream(
         if shards == 1:
             parts.append((key, owned))
             continue
-        low = stream_hashes(owned, np.arange(owned.num_rows)).low
+        low = stream_hashes(owned).low
         shard = (low >> np.uint64(33)) % np.uint64(shards)
         parts += [(f"{key}/{n}", owned.filter(shard == n).compact()) for n in np.unique(shard).tolist()]
     return rest, parts

@@ -68,7 +68,7 @@ class ToCumulative(StreamConversion):
 
     def knows(self, batch: TelemetryBatch) -> Mask:
         """Return for each point of a batch of delta points whether there is a total of its stream."""
-        return self._tracker.knows(stream_hashes(batch, np.arange(batch.num_rows)))
+        return self._tracker.knows(stream_hashes(batch))
 
     @override
     def _convert(self, records: pa.RecordBatch, points: StreamPoints) -> tuple[pa.RecordBatch, list[tuple[str, Ints]]]:
@@ -131,10 +131,12 @@ class ToCumulative(StreamConversion):
             columns[name][rows] = _ADD[name](total, columns[name][rows])
         buckets = {}
         for width, found in values.buckets.items():
-            counts = found.counts.copy()
+            counts = found.counts
             if width in base.buckets:
                 mine = base.buckets[width]
-                counts[np.searchsorted(found.at, rows[mine.at])] += mine.counts
+                more = np.zeros_like(counts)
+                more[np.searchsorted(found.at, rows[mine.at])] = mine.counts
+                counts = counts + more
             buckets[width] = Buckets(found.at, counts)
         exponential = values.exponential
         if exponential is not None and base.exponential is not None:

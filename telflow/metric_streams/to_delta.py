@@ -82,7 +82,8 @@ class ToDelta(StreamConversion):
     @override
     def _grow(self, slots: int) -> None:
         super()._grow(slots)
-        self._until = np.append(self._until, np.full(slots - len(self._until), NEVER))
+        if slots > len(self._until):
+            self._until = np.append(self._until, np.full(slots - len(self._until), NEVER))
 
     @override
     def _keep(self, slots: Ints) -> None:
@@ -174,9 +175,9 @@ class ToDelta(StreamConversion):
         if values.exponential is not None and base.exponential is not None:
             own = Runs(runs.first[values.exponential_at])
             follow = np.flatnonzero(~own.first)
-            earlier = put_together(
-                [(values.exponential.take(follow - 1), follow), (base.exponential, own.starts)], len(own)
-            )
+            earlier = base.exponential
+            if follow.size:
+                earlier = put_together([(values.exponential.take(follow - 1), follow), (earlier, own.starts)], len(own))
             exponential, less = subtract(values.exponential, earlier)
             fallen[values.exponential_at] |= less
         whole = reset | fallen
@@ -194,13 +195,11 @@ class ToDelta(StreamConversion):
         }
         if exponential is not None and values.exponential is not None:
             fresh = whole[values.exponential_at]
-            exponential = put_together(
-                [
-                    (values.exponential.take(np.flatnonzero(fresh)), np.flatnonzero(fresh)),
-                    (exponential.take(np.flatnonzero(~fresh)), np.flatnonzero(~fresh)),
-                ],
-                len(fresh),
-            )
+            if fresh.any():
+                new, grown = np.flatnonzero(fresh), np.flatnonzero(~fresh)
+                exponential = put_together(
+                    [(values.exponential.take(new), new), (exponential.take(grown), grown)], len(fresh)
+                )
         return PointValues(**columns, buckets=buckets, exponential_at=values.exponential_at, exponential=exponential)
 
 

@@ -22,6 +22,8 @@ _OF_EXPONENTIAL = {"scale": np.int64, "zero": np.uint64, "threshold": np.float64
 
 def select(values: PointValues, rows: Ints) -> PointValues:
     """Return the values at `rows`, distinct and ascending."""
+    if len(rows) == len(values):
+        return values
     buckets = {}
     for width, found in values.buckets.items():
         where, mine = _among(found.at, rows)
@@ -56,8 +58,10 @@ class Totals:
 
     def grow(self, slots: int) -> None:
         """Make room for slots below `slots`; a new one has zeros."""
+        if slots <= len(self):
+            return
         for name, column in self._columns.items():
-            self._columns[name] = np.append(column, np.zeros(max(slots - len(column), 0), column.dtype))
+            self._columns[name] = np.append(column, np.zeros(slots - len(column), column.dtype))
         self._explicit.grow(slots)
         self._exponential.grow(slots)
 

@@ -165,7 +165,7 @@ def test_what_is_not_asked_for_passes() -> None:
 )
 def test_state_of_another_version_is_refused(make: Any) -> None:
     """With a hint at what to do."""
-    with pytest.raises(BatchError, match="expected version 1, got 7"):
+    with pytest.raises(BatchError, match="expected version 2, got 7"):
         make().restore({"version": 7})
 
 
