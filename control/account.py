@@ -10,9 +10,10 @@ from rich.table import Table
 from control.screen import table
 from telflow.accounting import Balance, Ledger, Outcome
 
-__all__ = ["account", "accounting_table", "loss_table", "merged_accounts", "totals"]
+__all__ = ["account", "accounting_table", "loss_table", "losses", "merged_accounts", "merged_losses", "totals"]
 
 _COLUMNS = ("received", "derived", "delivered", "dropped", "quarantined", "throttled", "in_flight")
+_LOSS_COLUMNS = ("outcome", "step", "reason", "signal", "tenant")
 _LOSSES = (Outcome.DROPPED, Outcome.QUARANTINED, Outcome.THROTTLED)
 
 
@@ -49,12 +50,37 @@ def accounting_table(rows: list[dict[str, Any]]) -> Table:
     return made
 
 
-def loss_table(ledger: Ledger) -> Table | None:
-    """Return which step dropped, quarantined or throttled records, and why; None when none did."""
-    rows = [row for row in ledger.rows() if row.outcome in _LOSSES]
+def losses(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return which step dropped, quarantined or throttled records, and why."""
+    return [
+        {
+            "outcome": row.outcome.value,
+            "step": row.component,
+            "reason": row.reason,
+            "signal": row.signal.value,
+            "tenant": row.tenant,
+            "records": row.count,
+        }
+        for row in ledger.rows()
+        if row.outcome in _LOSSES
+    ]
+
+
+def merged_losses(parts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of several processes' `losses` as one, sums of those that differ in nothing else."""
+    sums: dict[tuple[str, ...], int] = {}
+    for row in (row for rows in parts for row in rows):
+        key = tuple(row[name] for name in _LOSS_COLUMNS)
+        sums[key] = sums.get(key, 0) + row["records"]
+    return [{**dict(zip(_LOSS_COLUMNS, key, strict=True)), "records": sums[key]} for key in sorted(sums)]
+
+
+def loss_table(rows: list[dict[str, Any]]) -> Table | None:
+    """Return the rows of `losses` as a table; None when there are none."""
     if not rows:
         return None
-    made = table("outcome", "step", "reason", "signal", "tenant", "#records", title="Not delivered")
+    made = table(*_LOSS_COLUMNS, "#records", title="Not delivered")
     for row in rows:
-        made.add_row(row.outcome, row.component, row.reason, row.signal, row.tenant or "-", f"{row.count:,}")
+        shown = {**row, "tenant": row["tenant"] or "-"}
+        made.add_row(*(shown[name] for name in _LOSS_COLUMNS), f"{row['records']:,}")
     return made

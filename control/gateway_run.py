@@ -16,7 +16,7 @@ from typing import Any
 from bytewax.dataflow import Dataflow
 
 from connectors.otlp import BoundPorts, OtlpReceiver
-from control.account import account, accounting_table, loss_table, totals
+from control.account import account, accounting_table, loss_table, losses, totals
 from control.cluster.places import placement_alone, read_places
 from control.drain import Drain, close_sources, drain_on_signal, finish_sinks, stop_parts
 from control.engine import run_dataflow
@@ -296,7 +296,7 @@ def _give_account(screen: Screen, settings: GatewaySettings) -> None:
     if screen.output is Output.JSON:
         screen.result({"event": "stopped", "accounting": rows, "counts": list(LEDGER.rows())})
     else:
-        for part in (accounting_table(rows), loss_table(LEDGER)):
+        for part in (accounting_table(rows), loss_table(losses(LEDGER))):
             if part is not None:
                 screen.err.print(part)
     in_flight = totals(LEDGER).in_flight

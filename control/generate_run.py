@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from control.account import account, loss_table, totals
+from control.account import account, loss_table, losses, totals
 from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
 from control.endpoint import require_listener
 from control.engine import run_dataflow
@@ -85,7 +85,7 @@ def _report(screen: Screen, took_s: float) -> None:
         "accounting": account(LEDGER),
     }
     line = f"sent {sums.delivered:,} of {made:,} records in {took_s:.1f} s ({rate:,.0f}/s)"
-    losses = loss_table(LEDGER)
-    screen.result(data, line, *([losses] if losses else []))
+    lost = loss_table(losses(LEDGER))
+    screen.result(data, line, *([lost] if lost else []))
     if sums.delivered != made:
         raise LossError(f"{made - sums.delivered:,} of {made:,} records did not arrive")

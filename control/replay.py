@@ -53,7 +53,7 @@ def replay(
 ) -> None:
     """Send what an archive holds once more: everything, or a time range, a tenant, a service.
 
-    Ends with 0 when every selected record was delivered, with 5 when some were not.
+    Ends with 0 when every selected record was delivered, with 5 when some were not; in several processes, too.
 
     **Examples**
 

@@ -48,6 +48,10 @@ class ReplayOrder:
         """
         return build(self.settings, self._sink(), on_progress=on_progress, flow_id=FLOW_ID)
 
+    def check(self) -> None:
+        """Raise what `build` would."""
+        self.build()
+
     def leave_to_workers(self) -> None:
         """Put it where workers that this process starts find it."""
         options = {"settings": self.settings.model_dump(mode="json"), "to": self.to}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from connectors.archive import ReplayProgress
-from control.account import account, loss_table, totals
+from control.account import account, loss_table, losses
 from control.drain import Drain, drain_on_signal, make_drainable, stop_parts
 from control.engine import run_dataflow
 from control.exit_codes import LossError
@@ -53,22 +57,7 @@ def run_replay(order: ReplayOrder, screen: Screen) -> None:
         make_drainable(flow, drain)
         with drain_on_signal(drain):
             run_dataflow(flow, recovery_dir=order.recovery_dir)
-    took_s = time.monotonic() - started_s
-    sums = totals(LEDGER)
-    read = sums.derived
-    line = f"replayed {sums.delivered:,} of {read:,} records in {took_s:.1f} s ({sums.delivered / took_s:,.0f}/s)"
-    losses = loss_table(LEDGER)
-    data = {
-        "read": read,
-        "delivered": sums.delivered,
-        "dropped": sums.dropped,
-        "seconds": round(took_s, 3),
-        "stopped": drain.requested,
-        "accounting": account(LEDGER),
-    }
-    screen.result(data, line + (", stopped before the end" if drain.requested else ""), *([losses] if losses else []))
-    if sums.delivered != read:
-        raise LossError(f"{read - sums.delivered:,} of {read:,} records were not delivered")
+    _give_account(screen, account(LEDGER), losses(LEDGER), time.monotonic() - started_s, stopped=drain.requested)
 
 
 def run_replay_cluster(order: ReplayOrder, workers: int, screen: Screen) -> None:
@@ -76,16 +65,71 @@ def run_replay_cluster(order: ReplayOrder, workers: int, screen: Screen) -> None
 
     Raises:
         ArchiveError: There is no archive, or it is damaged.
+        LossError: A record that was read was not delivered.
         TelflowError: Workers were lost too often.
     """
     from control.cluster.cluster_run import run_cluster
 
-    order.build()  # what is wrong with it is said here, and not by every worker
+    started_s = time.monotonic()
+    _check(order)
     with TemporaryDirectory(prefix="telflow-replay-") as kept_for_now:
         recovery_dir = order.recovery_dir or Path(kept_for_now)
         # Workers that are lost resume in any case, so what they have written to an archive must be taken back.
         replace(order, recovery_dir=recovery_dir).leave_to_workers()
-        run_cluster("control.replay_flow:flow", screen, workers=workers, recovery_dir=recovery_dir)
+        end = run_cluster("control.replay_flow:flow", screen, workers=workers, recovery_dir=recovery_dir)
+    assert end is not None  # noqa: S101 - this is the first host
+    took_s = time.monotonic() - started_s
+    _give_account(screen, end.accounting, end.losses, took_s, restarts=end.restarts, unsure=end.unsure)
+
+
+def _check(order: ReplayOrder) -> None:
+    """Say what is wrong with an order, before workers are started.
+
+    In a process of its own: reading an archive starts threads, which one that workers are forked from must not have.
+    """
+    with (
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # as in `Forker`
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,
+    ):
+        pool.submit(order.check).result()
+
+
+def _give_account(
+    screen: Screen,
+    accounting: list[dict[str, Any]],
+    lost: list[dict[str, Any]],
+    took_s: float,
+    *,
+    stopped: bool = False,
+    restarts: int = 0,
+    unsure: int = 0,
+) -> None:
+    """Say what was delivered, and what was not and why.
+
+    Raises:
+        LossError: Something was not; or was not before a restart, of which nobody knows whether it came again.
+    """
+    read, delivered, dropped = (sum(row[name] for row in accounting) for name in ("derived", "delivered", "dropped"))
+    line = f"replayed {delivered:,} of {read:,} records in {took_s:.1f} s ({delivered / took_s:,.0f}/s)"
+    line += ", stopped before the end" if stopped else ""
+    line += ", counted since the last restart" if restarts else ""
+    table = loss_table(lost)
+    data = {
+        "read": read,
+        "delivered": delivered,
+        "dropped": dropped,
+        "seconds": round(took_s, 3),
+        "stopped": stopped,
+        "restarts": restarts,
+        "accounting": accounting,
+        "losses": lost,
+    }
+    screen.result(data, line, *([table] if table else []))
+    missing = [f"{read - delivered:,} of {read:,} records were not delivered"] if delivered != read else []
+    if unsure:
+        missing.append(f"before a restart up to {unsure:,} were not, which may have come again")
+    if missing:
+        raise LossError("; ".join(missing))
 
 
 def _updater(bar: Progress) -> Callable[[ReplayProgress], None]:

@@ -7,12 +7,12 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from control.account import merged_accounts
+from control.account import merged_accounts, merged_losses
 from control.cluster.control_socket import serve
 from control.cluster.forker import Forker
 from control.cluster.hosts import Agent, Hosts, RemoteNode
@@ -24,7 +24,24 @@ from control.screen import Output, Screen
 from telflow.configuration import load
 from telflow.errors import ConfigError, TelflowError
 
-__all__ = ["run_cluster", "state_dir"]
+__all__ = ["ClusterEnd", "run_cluster", "state_dir"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEnd:
+    """What has become of the records of a run.
+
+    Attributes:
+        accounting: Rows of `control.account.account`, of all workers that came to their end.
+        losses: Rows of `control.account.losses`, likewise.
+        unsure: Further records that workers had lost before all were started again: these may have come again.
+        restarts: How often all were started again after a loss.
+    """
+
+    accounting: list[dict[str, Any]]
+    losses: list[dict[str, Any]]
+    unsure: int
+    restarts: int
 
 
 def run_cluster(
@@ -36,7 +53,7 @@ def run_cluster(
     host: str | None = None,
     recovery_dir: Path | None = None,
     backup_interval: timedelta = timedelta(),
-) -> None:
+) -> ClusterEnd | None:
     """Run a flow on several workers until it ends or is told to stop.
 
     Args:
@@ -47,6 +64,9 @@ def run_cluster(
         host: Which of them this one is; without it the only one, or the one whose address is this host's.
         recovery_dir: Folder of the flow's state; instead of that of the cluster file or the user's state home.
         backup_interval: How long old state is kept; without a cluster file.
+
+    Returns:
+        What the first host knows at the end; None on the others.
 
     Raises:
         ConfigurationError: The cluster file is wrong.
@@ -73,9 +93,9 @@ def run_cluster(
         version = Version(target, flow_id, workers or settings.workers, described.storage)
         with locked(settings.recovery_dir_of(me), f"the flow {flow_id}"):
             if me == settings.first:
-                asyncio.run(_supervise(settings, version, me, screen, forker))
-            else:
-                asyncio.run(_help(settings, me, screen, forker))
+                return asyncio.run(_supervise(settings, version, me, screen, forker))
+            asyncio.run(_help(settings, me, screen, forker))
+            return None
 
 
 def state_dir(flow_id: str) -> Path:
@@ -84,7 +104,9 @@ def state_dir(flow_id: str) -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "telflow" / flow_id / "recovery"
 
 
-async def _supervise(settings: ClusterSettings, version: Version, me: str, screen: Screen, forker: Forker) -> None:
+async def _supervise(
+    settings: ClusterSettings, version: Version, me: str, screen: Screen, forker: Forker
+) -> ClusterEnd:
     events: Events = asyncio.Queue()
     nodes: dict[str, Node] = {}
     for name in settings.hosts:
@@ -117,11 +139,19 @@ async def _supervise(settings: ClusterSettings, version: Version, me: str, scree
     async with _hosts(settings, nodes, events), serve(name, answer):
         with _signals(supervisor.stop):
             await supervisor.run()
-    accounts = merged_accounts(supervisor.accounting.values())
+    ended = supervisor.ended
+    latest = [said["accounting"] for (generation, _), said in ended.items() if generation == supervisor.generation]
+    accounts = merged_accounts(latest)
     if screen.output is Output.JSON:
         screen.result({"event": "stopped", "accounting": accounts, "restarts": supervisor.restarts.total})
     else:
         screen.note(f"{version.flow_id}: ended; restarts: {supervisor.restarts.total}")
+    return ClusterEnd(
+        merged_accounts(said["accounting"] for said in ended.values()),
+        merged_losses(said["losses"] for said in ended.values()),
+        supervisor.unsure,
+        supervisor.restarts.total,
+    )
 
 
 @contextlib.asynccontextmanager

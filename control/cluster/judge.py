@@ -42,6 +42,14 @@ class Member:
         return self.beat.get("progress_age_s") is not None
 
     @property
+    def lost_records(self) -> int:
+        """Records that it has counted as dropped, quarantined or throttled, as far as is known."""
+        if "losses" in self.ended:
+            return sum(row["records"] for row in self.ended["losses"])
+        counts = self.beat.get("counts", {})
+        return sum(counts.get(name, 0) for name in ("dropped", "quarantined", "throttled"))
+
+    @property
     def state(self) -> str:
         """In a word, for people."""
         if self.status is not None:

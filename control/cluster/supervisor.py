@@ -64,7 +64,9 @@ class Supervisor:
     Attributes:
         version: What runs, or is to.
         state: `waiting` for hosts, `starting`, `running`, `draining`, `restarting` or `ended`.
-        accounting: What each worker of the last generation counted, by its number.
+        ended: What each worker said at its end, by generation and number; those of a generation in which one was lost
+            are left out, as what they counted comes again.
+        unsure: Records that a lost generation had lost: perhaps these came again, too.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Supervisor:
         """
         self.version = version
         self.state = "waiting"
-        self.accounting: dict[int, list[dict[str, Any]]] = {}
+        self.ended: dict[tuple[int, int], dict[str, Any]] = {}
+        self.unsure = 0
+        self._lost_generation = 0
         self.members: list[Member] = []
         self.restarts = Restarts(settings.restarts)
         self.last_loss: dict[str, Any] | None = None
@@ -349,7 +353,8 @@ class Supervisor:
             self._again = True
         elif "ended" in message:
             member.ended = message["ended"]
-            self.accounting[member.index] = message["ended"]["accounting"]
+            if self.generation != self._lost_generation:
+                self.ended[self.generation, member.index] = message["ended"]
         elif "exit" in message:
             member.status = message["exit"]["status"]
 
@@ -378,6 +383,9 @@ class Supervisor:
         if self.state == "running":
             self.restarts.ran(now_s - self._running_since_s)
         self._note(str(loss))
+        self.unsure += sum(member.lost_records for member in self.members)
+        self._lost_generation = self.generation
+        self.ended = {key: said for key, said in self.ended.items() if key[0] != self.generation}
         await self._kill()
 
     async def _after(self, loss: Loss) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from control.account import account
+from control.account import account, losses
 from control.cluster.pulse import Pulse, add_heartbeat, die_with
 from control.cluster.spec import WorkerSpec
 from control.drain import Drain, make_drainable, stop_parts
@@ -55,7 +55,8 @@ def run_worker(specification: str) -> None:
             _run(spec, pulse, drain_state)
     except TelflowError as error:
         code, error_text = code_of(error), str(error)
-    pulse.tell(ended={"code": int(code), "error": error_text, "accounting": account(LEDGER)})
+    accounts = {"accounting": account(LEDGER), "losses": losses(LEDGER)}
+    pulse.tell(ended={"code": int(code), "error": error_text, **accounts})
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # not through the interpreter's end: threads of a failed flow may never come back

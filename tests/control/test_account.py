@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from control.account import account, accounting_table, loss_table, totals
+from control.account import account, accounting_table, loss_table, losses, merged_losses, totals
 from telflow.accounting import Balance, Ledger, Outcome
 from telflow.schema import Signal
 
@@ -52,6 +52,13 @@ def test_the_table_leaves_out_what_did_not_happen() -> None:
 
 def test_losses_are_named_with_step_and_reason() -> None:
     """And without any there is no table."""
-    table = loss_table(ledger())
+    table = loss_table(losses(ledger()))
     assert "refused" in shown(table)
-    assert loss_table(Ledger()) is None
+    assert loss_table(losses(Ledger())) is None
+
+
+def test_losses_of_several_processes_are_one_table() -> None:
+    """The same step, reason, signal and tenant: one row with the sum."""
+    [one], [other] = losses(ledger()), losses(ledger())
+    other["reason"] = "queue full"
+    assert merged_losses([[one], [one, other], []]) == [other, {**one, "records": 2}]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from connectors.archive import ArchiveSettings, ArchiveSink, query
 from connectors.generator import GeneratorSettings, generate_batches
 from connectors.otlp import NullOtlpServer
+from connectors.otlp.protocol import ExportRequest, Refusal
 from control.exit_codes import ExitCode
 from telflow.schema import Signal
 from tests.command import Command
@@ -145,22 +148,53 @@ def test_a_replay_goes_on_where_it_was(archive: Path, telflow: Command, tmp_path
     assert "expected the settings of the interrupted replay" in done.err
 
 
-def test_a_replay_in_two_processes(archive: Path, tmp_path: Path) -> None:
-    """Each record arrives once, whoever brings it."""
+def _in_two_processes(archive: Path, to: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "telflow", "replay", "-a", str(archive), "--workers", "2"]
-    done = subprocess.run(
-        [*command, "--to", f"archive:{tmp_path / 'copy'}", "--output", "json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path)},
+    return subprocess.run(
+        [*command, "--to", to, "--output", "json"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def test_a_replay_in_two_processes(archive: Path, tmp_path: Path) -> None:
+    """Each record arrives once, whoever brings it; the numbers are those of all workers."""
+    done = _in_two_processes(archive, f"archive:{tmp_path / 'copy'}", tmp_path)
     assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["read"], said["delivered"], said["restarts"], said["losses"]) == (RECORDS, RECORDS, 0, [])
     for signal in Signal:
         copied, original = (
             query(folder, f"SELECT tenant, count(*) AS n FROM {signal} GROUP BY tenant ORDER BY tenant").rows()  # noqa: S608
             for folder in (tmp_path / "copy", archive)
         )
         assert copied == original
+
+
+def test_what_a_worker_could_not_deliver_is_a_loss(archive: Path, tmp_path: Path) -> None:
+    """As without workers: exit code 5, what was not replayed and why, and how much was."""
+
+    def answer(request: ExportRequest) -> bytes:
+        if request.signal is Signal.LOGS:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, 400, "no logs")
+        return b""
+
+    with NullOtlpServer(http=None, answer=answer) as server:
+        done = _in_two_processes(archive, f"127.0.0.1:{server.grpc_port}", tmp_path)
+    assert done.returncode == ExitCode.LOSS, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["read"], said["delivered"], said["dropped"]) == (RECORDS, 800, 400)
+    assert {(row["signal"], row["reason"]) for row in said["losses"]} == {("logs", "refused (INVALID_ARGUMENT)")}
+    assert "400 of 1,200 records were not delivered" in done.stderr
+
+
+def test_workers_of_no_archive(tmp_path: Path) -> None:
+    """Told once, with the exit code of a replay without workers; none is started."""
+    done = _in_two_processes(tmp_path / "none", "127.0.0.1:1", tmp_path)
+    assert done.returncode == ExitCode.FAILURE, done.stderr
+    [line] = done.stderr.splitlines()
+    assert json.loads(line)["error"]["message"].startswith("archive path ")
