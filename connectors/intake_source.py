@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from typing_extensions import override
@@ -12,11 +12,15 @@ from typing_extensions import override
 from telflow.batch import TelemetryBatch
 from telflow.delivery.intake import Intake
 from telflow.delivery.log_intake import ResumableIntake
+from telflow.epoch_pace import EpochPace
 from telflow.liveness import LIVENESS
 
 __all__ = ["IntakeSource"]
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_IDLE_CALLS = 200
+_IDLE_WAIT_S = 0.01
+"""How long a call waits at least after so many without data: a cluster at rest takes half as much of the processor."""
 
 
 class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
@@ -40,6 +44,7 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
         epoch_budget_bytes: int | None = None,
         others: Mapping[str, Intake] | None = None,
         on_committed: Callable[[], None] | None = None,
+        epoch_s: float | None = None,
     ) -> None:
         """Describe the source.
 
@@ -54,6 +59,7 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
                 each source there must limit itself. None: no limit, right for a single worker.
             others: Further partitions, by name: closed intakes of workers that are no more, to be emptied.
             on_committed: Called when all that sinks of this process have snapshotted is committed.
+            epoch_s: Length of an epoch, beside peers, for whose ends of epochs it then waits quietly.
         """
         self.intake = intake
         self.others = dict(others or {})
@@ -63,6 +69,7 @@ class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
         self.linger_s = linger_s
         self.max_bytes_per_poll = max_bytes_per_poll
         self.epoch_budget_bytes = epoch_budget_bytes
+        self.epoch_s = epoch_s
         self.patience_s = math.inf
         """For how long others on this worker can do without it; `MergedSource` says so before each poll."""
 
@@ -91,10 +98,16 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
         self._resumable = intake if isinstance(intake, ResumableIntake) else None
         self._snapshotted: int | None = None
         self._rests = False
+        self._pace = None if source.epoch_s is None else EpochPace(source.epoch_s)
+        self._due = _LONG_AGO
+        self._idle_calls = 0
 
     @override
     def next_batch(self) -> list[TelemetryBatch]:
         LIVENESS.progressed()
+        if self._pace is not None:
+            self._pace.asked()
+        asked = datetime.now(UTC)
         self._rests = False
         if self._snapshotted is not None:
             # The engine begins no epoch before the one before it is committed (tests/telflow/delivery/test_committed).
@@ -105,6 +118,8 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             return []
         source = self._source
         wait_s, linger_s = (0.0, 0.0) if self._left_over else (source.wait_s, source.linger_s)
+        if wait_s and self._idle_calls >= _IDLE_CALLS:
+            wait_s = max(wait_s, _IDLE_WAIT_S)
         wait_s, linger_s = min(wait_s, source.patience_s), min(linger_s, source.patience_s)
         before_bytes = self._intake.taken_bytes
         batches = self._intake.take(timeout_s=wait_s, max_bytes=source.max_bytes_per_poll, linger_s=linger_s)
@@ -117,6 +132,10 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             self._epoch_bytes += self._intake.taken_bytes - before_bytes
         if self._resumable is not None:
             self._position = self._resumable.position
+        self._idle_calls = 0 if batches else self._idle_calls + 1
+        # Counted from the call, as the engine counts.
+        pause_s = 0.0 if batches or self._pace is None else self._pace.pause_s()
+        self._due = asked + timedelta(seconds=pause_s) if pause_s else _LONG_AGO
         return batches
 
     @override
@@ -124,11 +143,13 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
         if self._rests:
             return None  # the engine's cooldown, until the epoch ends
         # Compared with a clock read before next_batch: "now" would wait once more for as long as next_batch did.
-        return _LONG_AGO
+        return self._due
 
     @override
     def snapshot(self) -> int:
         self._epoch_bytes = 0
+        if self._pace is not None:
+            self._pace.ended()
         self._snapshotted = self._position
         return self._position
 

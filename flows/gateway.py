@@ -356,6 +356,7 @@ def _intake_source(settings: GatewaySettings, intake: Intake, share: Share | Non
         epoch_budget_bytes=settings.epoch_max_bytes,
         others={placement.named(_INTAKE, place): left for place, (left, _) in share.left_over.items()},
         on_committed=share.committed.commit,
+        epoch_s=settings.epoch_interval.total_seconds() if placement.workers > 1 else None,
     )
 
 

@@ -108,3 +108,24 @@ def test_what_others_have_left_is_emptied_and_ends_when_it_may_be_erased() -> No
     assert not committed
     mine.next_batch()
     assert committed == [1]
+
+
+def test_beside_peers_a_source_without_data_waits_quietly_for_their_ends_of_epochs() -> None:
+    """Else the engine would go round without a pause; one with data asks to be called again at once."""
+    intake = MemoryIntake()
+    source = IntakeSource(intake, wait_s=0, epoch_s=0.0)  # each call ends an epoch
+    part = source.build_part("in", "intake", None)
+    for _ in range(3):
+        assert part.next_batch() == []
+        assert part.next_awake() == datetime(1970, 1, 1, tzinfo=UTC)
+        part.snapshot()
+        threading.Event().wait(0.05)
+    before = datetime.now(UTC)
+    assert part.next_batch() == []
+    awake = part.next_awake()
+    assert awake is not None
+    assert (awake - before).total_seconds() >= 0.04
+    part.snapshot()
+    intake.accept(request())
+    assert part.next_batch() != []
+    assert part.next_awake() == datetime(1970, 1, 1, tzinfo=UTC)
