@@ -90,12 +90,13 @@ def test_records_are_counted_without_decoding(signal: Signal, data: st.DataObjec
     request = data.draw(requests(signal))
     payload = request.SerializeToString()
     assert count_records(payload, signal, "protobuf") == _reference(request, signal, -1)
-    assert count_records(dumps(to_dict(request)).encode(), signal, "json") == 0
+    assert count_records(dumps(to_dict(request)).encode(), signal, "json") == _reference(request, signal, -1)
 
 
 def test_a_malformed_request_has_no_records() -> None:
     """What cannot be walked through is not guessed."""
     assert count_records(b"\x0a\xff", Signal.LOGS, "protobuf") == 0
+    assert count_records(b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{}', Signal.LOGS, "json") == 0
 
 
 @pytest.mark.parametrize("signal", list(Signal))
