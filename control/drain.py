@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -22,7 +22,9 @@ from bytewax.inputs import (
     StatelessSourcePartition,
 )
 
+from control.engine import EPOCH
 from control.flow_steps import steps_of
+from telflow.epoch_pace import EpochPace
 
 __all__ = ["Drain", "close_sources", "drain_on_signal", "finish_sinks", "make_drainable", "stop_parts"]
 
@@ -125,29 +127,40 @@ def _parts(flow: Dataflow) -> Iterator[object]:
 
 
 class _Pace:
-    """Asks a partition only when it wants to be asked, but looks at the drain more often."""
+    """Asks a partition only when it wants to be asked, but looks at the drain more often.
+
+    One that has nothing to give is quiet while its epoch has ended and those of other inputs have not.
+    """
 
     def __init__(self, part: StatefulSourcePartition[Any, Any] | StatelessSourcePartition[Any], drain: Drain) -> None:
         self._part = part
         self._drain = drain
         self._due = part.next_awake()
+        self._quiet_until: datetime | None = None
         self._drain.open_parts += 1
+        self.epochs = EpochPace(EPOCH.total_seconds())
 
     def next_batch(self) -> Iterable[Any]:
         if self._drain.requested:
             self._drain.open_parts -= 1
             raise StopIteration
-        if self._due is not None and self._due > datetime.now(UTC):
-            return []
-        try:
-            items = self._part.next_batch()
-        except StopIteration:
-            self._drain.open_parts -= 1
-            raise
-        self._due = self._part.next_awake()
+        asked = datetime.now(UTC)
+        self.epochs.asked()
+        items: Iterable[Any] = []
+        if self._due is None or self._due <= asked:
+            try:
+                items = self._part.next_batch()
+            except StopIteration:
+                self._drain.open_parts -= 1
+                raise
+            self._due = self._part.next_awake()
+        pause_s = 0.0 if not isinstance(items, Sized) or len(items) else self.epochs.pause_s()
+        self._quiet_until = asked + timedelta(seconds=pause_s) if pause_s else None
         return items
 
     def next_awake(self) -> datetime | None:
+        if self._quiet_until is not None and (self._due is None or self._due < self._quiet_until):
+            return self._quiet_until
         return None if self._due is None else min(self._due, datetime.now(UTC) + _LOOK)
 
 
@@ -163,6 +176,7 @@ class _FixedPart(StatefulSourcePartition[Any, Any]):
         return self._pace.next_awake()
 
     def snapshot(self) -> Any:
+        self._pace.epochs.ended()
         return self._part.snapshot()
 
     def close(self) -> None:

@@ -17,9 +17,10 @@ from control.sink_guard import guard_sinks
 from telflow.errors import TelflowError
 from telflow.memory import reuse_large_blocks
 
-__all__ = ["one_thread_per_library", "run_dataflow"]
+__all__ = ["EPOCH", "one_thread_per_library", "run_dataflow"]
 
-_EPOCH = timedelta(seconds=1)  # longer ones hold back what sinks flush and grow what a slow peer makes others buffer
+EPOCH = timedelta(seconds=1)
+"""Longer ones hold back what sinks flush and grow what a slow peer makes others buffer."""
 
 
 def one_thread_per_library() -> None:
@@ -39,7 +40,7 @@ def run_dataflow(
     flow: Dataflow,
     *,
     recovery_dir: Path | None = None,
-    epoch: timedelta = _EPOCH,
+    epoch: timedelta = EPOCH,
     backup_interval: timedelta = timedelta(),
     addresses: Sequence[str] | None = None,
     index: int = 0,
