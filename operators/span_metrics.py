@@ -88,19 +88,21 @@ def span_metrics(
     """
     reader = SpanReader(settings)
 
-    def take(batch: TelemetryBatch) -> _Spans | None:
-        if batch.signal is not Signal.TRACES or not batch.num_rows:
-            return None
-        # Late spans leave whole, so whole spans go where it is known that they are late.
-        return batch if settings.late == "side_output" else SpanPart(batch, reader, clock())
+    def take(items: list[tuple[str, TelemetryBatch]]) -> list[tuple[str, _Spans]]:
+        now = clock()
+        return [
+            # Late spans leave whole, so whole spans go where it is known that they are late.
+            (key, batch if settings.late == "side_output" else SpanPart(batch, reader, now))
+            for key, batch in items
+            if batch.signal is Signal.TRACES and batch.num_rows
+        ]
 
     def build(state: dict[str, Any] | None) -> WindowLogic[_Spans]:
         return WindowLogic(
             step_id, SpanMetrics(settings), state, emit_on_eof=settings.emit_on_eof, clock=clock, ledger=ledger
         )
 
-    spans: KeyedStream[_Spans] = op.filter_map_value("spans", up, take)
-    out = op.stateful_batch("window", spans, build)
+    out = op.stateful_batch("window", op.flat_map_batch("spans", up, take), build)
     metrics = op.filter_value("metrics", out, lambda batch: batch.signal is Signal.METRICS)
     late = op.filter_value("late", out, lambda batch: batch.signal is Signal.TRACES)
     return SpanMetricsOut(metrics, late)
