@@ -23,7 +23,7 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         "-s",
-        help="The store's file. [default: deadletter.db in the storage folder of telflow.yaml]",
+        help="A store's file. [default: deadletter.db of each worker in the storage folder of telflow.yaml]",
         show_default=False,
     ),
 ]
@@ -45,7 +45,7 @@ def list_letters(
     output: OutputOption = Output.HUMAN,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """List the dead letters, the oldest first. Works while the gateway runs.
+    """List the dead letters of all workers, the oldest first. Works while the gateway runs.
 
     **Examples**
 
@@ -57,9 +57,9 @@ def list_letters(
 
         telflow deadletter list --origin gateway.export_backend.write --output json
     """
-    from control.deadletter_run import Selection, run_list, store_of
+    from control.deadletter_run import Selection, run_list, stores_of
 
-    run_list(store_of(store), Selection(None, origin, reason, tenant, signal), limit, Screen(output))
+    run_list(stores_of(store), Selection(None, origin, reason, tenant, signal), limit, Screen(output))
 
 
 @deadletter.command("show")
@@ -86,9 +86,9 @@ def show(
     from control.engine import one_thread_per_library
 
     one_thread_per_library()
-    from control.deadletter_run import run_show, store_of
+    from control.deadletter_run import run_show, stores_of
 
-    run_show(store_of(store), id, rows, raw, Screen(output))
+    run_show(stores_of(store), id, rows, raw, Screen(output))
 
 
 @deadletter.command("replay")
@@ -108,7 +108,7 @@ def replay(
 ) -> None:
     """Send dead letters once more; what is delivered is removed from the store, the rest stays.
 
-    Without `--keep` no gateway may run on this store. Ends with 0 when every letter was delivered, with 5 when some
+    Without `--keep` no gateway may run on these stores. Ends with 0 when every letter was delivered, with 5 when some
     were not.
 
     **Examples**
@@ -124,10 +124,10 @@ def replay(
     from control.engine import one_thread_per_library
 
     one_thread_per_library()
-    from control.deadletter_run import Selection, run_replay, store_of
+    from control.deadletter_run import Selection, run_replay, stores_of
 
     selection = Selection(ids, origin, reason, tenant, signal)
-    run_replay(store_of(store), selection, to, Screen(output), keep=keep)
+    run_replay(stores_of(store), selection, to, Screen(output), keep=keep)
 
 
 @deadletter.command("purge")
@@ -145,7 +145,7 @@ def purge(
     output: OutputOption = Output.HUMAN,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Delete dead letters for good. No gateway may run on this store.
+    """Delete dead letters for good. No gateway may run on these stores.
 
     **Examples**
 
@@ -157,7 +157,7 @@ def purge(
 
         telflow deadletter purge --tenant acme --yes
     """
-    from control.deadletter_run import Selection, run_purge, store_of
+    from control.deadletter_run import Selection, run_purge, stores_of
 
     selection = Selection(ids, origin, reason, tenant, signal, older_than)
-    run_purge(store_of(store), selection, Screen(output), ask=not yes)
+    run_purge(stores_of(store), selection, Screen(output), ask=not yes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -21,7 +22,7 @@ from connectors.otlp.transport import connect
 from control.endpoint import client_settings, require_listener
 from control.exit_codes import LossError
 from control.screen import Output, Screen, table
-from control.storage import DEAD_LETTERS
+from control.storage import DEAD_LETTERS, WORKER, place_folders
 from telflow.batch import TelemetryBatch
 from telflow.codec import Encoding, decode, encode
 from telflow.delivery.dead_letters import DeadLetter, DeadLetterReader, DeadLetters
@@ -29,10 +30,11 @@ from telflow.delivery.log import Entry
 from telflow.delivery.retry import Backoff
 from telflow.delivery.transport import Transport, Verdict
 from telflow.errors import ConfigError, DecodeError, TelflowError
+from telflow.placement import FIRST
 from telflow.schema import Signal
 from telflow.settings import parse_duration
 
-__all__ = ["Selection", "run_list", "run_purge", "run_replay", "run_show", "store_of"]
+__all__ = ["Selection", "run_list", "run_purge", "run_replay", "run_show", "stores_of"]
 
 _RETRY = {"initial_interval": "500ms", "max_interval": "5s", "max_elapsed_time": "30s"}
 _SHOWN_BYTES = 256
@@ -84,28 +86,50 @@ class Selection:
         return time.time_ns() - int(age.total_seconds() * 1e9)
 
 
-def store_of(store: Path | None) -> Path:
-    """Return the file of the dead-letter store: the one that is given, or that of the gateway's settings.
+def stores_of(store: Path | None) -> list[Path]:
+    """Return the files of dead letters: the one that is given, or those of all workers of the gateway.
 
     Raises:
         ConfigurationError: The settings are wrong.
     """
     if store is not None:
-        return store
+        return [store]
     from control.target import settings_of
     from flows.gateway import FLOW_ID
 
-    return settings_of(None)[0].storage.folder(FLOW_ID) / DEAD_LETTERS
+    folder = settings_of(None)[0].storage.folder(FLOW_ID)
+    return [place / DEAD_LETTERS for place in place_folders(folder)]
 
 
-def run_list(store: Path, selection: Selection, limit: int, screen: Screen) -> None:
+@dataclass(frozen=True)
+class _Kept:
+    """A letter and where it is kept."""
+
+    store: Path
+    letter: DeadLetter
+
+    @property
+    def worker(self) -> str:
+        """The number of the worker whose it is."""
+        return _worker(self.store)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all that is known of it, for programs."""
+        data = dataclasses.asdict(self.letter)
+        del data["position"]
+        return {**data, "worker": self.worker}
+
+
+def run_list(stores: Sequence[Path], selection: Selection, limit: int, screen: Screen) -> None:
     """Show which letters there are; a store that was never made has none."""
-    found = selection.of(_letters(store))
-    made = table("id", "received", "origin", "reason", "signal", "tenant", "#records", "#bytes")
-    for letter in found[:limit]:
+    found = _select(stores, selection)
+    made = table("id", "received", "worker", "origin", "reason", "signal", "tenant", "#records", "#bytes")
+    for kept in found[:limit]:
+        letter = kept.letter
         made.add_row(
             letter.id,
             _moment(letter),
+            kept.worker,
             Text(letter.origin),
             Text(letter.reason),
             letter.signal,
@@ -113,20 +137,18 @@ def run_list(store: Path, selection: Selection, limit: int, screen: Screen) -> N
             f"{letter.records:,}",
             f"{letter.stored_bytes:,}",
         )
-    screen.result([_plain(letter) for letter in found], *([made] if found else ["no dead letters"]))
+    screen.result([kept.plain() for kept in found], *([made] if found else ["no dead letters"]))
     if len(found) > limit:
         screen.note(f"{len(found) - limit:,} more; --limit {len(found)} shows all")
 
 
-def run_show(store: Path, letter_id: str, rows: int, raw: Path | None, screen: Screen) -> None:
+def run_show(stores: Sequence[Path], letter_id: str, rows: int, raw: Path | None, screen: Screen) -> None:
     """Show a letter and its first records, or why they cannot be read."""
-    selected = Selection([letter_id]).of(_letters(store))
-    with DeadLetterReader(store) as reader:
-        found = list(reader.read(selected))
+    found = list(_read(_select(stores, Selection([letter_id]))))
     if not found:
         raise TelflowError(f"dead letter {letter_id} is damaged, or was removed just now")
-    ((letter, entry),) = found
-    data: dict[str, Any] = {**_plain(letter), "payload_bytes": len(entry.payload)}
+    kept, entry = found[0]
+    data: dict[str, Any] = {**kept.plain(), "payload_bytes": len(entry.payload)}
     shown: list[Any] = [f"{name.replace('_', ' ')}: {value}" for name, value in data.items()]
     try:
         data["rows"] = _rows(entry, rows)
@@ -141,7 +163,7 @@ def run_show(store: Path, letter_id: str, rows: int, raw: Path | None, screen: S
     screen.result(data, *shown)
 
 
-def run_replay(store: Path, selection: Selection, to: str, screen: Screen, *, keep: bool) -> None:
+def run_replay(stores: Sequence[Path], selection: Selection, to: str, screen: Screen, *, keep: bool) -> None:
     """Send letters once more.
 
     Raises:
@@ -151,25 +173,22 @@ def run_replay(store: Path, selection: Selection, to: str, screen: Screen, *, ke
     """
     settings = client_settings(to, retry=_RETRY)
     require_listener(settings)
-    letters = selection.of(_letters(store))
+    letters = _select(stores, selection)
     outcomes: list[dict[str, Any]] = []
-    writer = None if keep or not letters else DeadLetters(store)
-    transport = connect(settings)
     columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shows = screen.output is Output.HUMAN and screen.err.is_terminal
-    try:
-        with Progress(*columns, console=screen.err, disable=not shows) as bar:
-            task = bar.add_task("replay", total=len(letters))
-            for letter, entry in _read(store, letters):
-                status = _send(transport, entry, settings)
-                outcomes.append({"id": letter.id, "records": letter.records, "delivered": not status, "status": status})
-                if not status and writer is not None:
-                    writer.remove([letter])
-                bar.advance(task)
-    finally:
-        transport.close()
-        if writer is not None:
-            writer.close()
+    with contextlib.ExitStack() as open_now:
+        # All before anything is sent: what was delivered but cannot be removed would come again.
+        writers = {} if keep else {store: open_now.enter_context(DeadLetters(store)) for store in _stores(letters)}
+        transport = open_now.enter_context(contextlib.closing(connect(settings)))
+        bar = open_now.enter_context(Progress(*columns, console=screen.err, disable=not shows))
+        task = bar.add_task("replay", total=len(letters))
+        for kept, entry in _read(letters):
+            letter, status = kept.letter, _send(transport, entry, settings)
+            outcomes.append({"id": letter.id, "records": letter.records, "delivered": not status, "status": status})
+            if not status and kept.store in writers:
+                writers[kept.store].remove([letter])
+            bar.advance(task)
     failed = [outcome for outcome in outcomes if not outcome["delivered"]]
     records = sum(outcome["records"] for outcome in outcomes if outcome["delivered"])
     line = f"replayed {len(outcomes) - len(failed):,} of {len(letters):,} letters, {records:,} records"
@@ -184,42 +203,65 @@ def run_replay(store: Path, selection: Selection, to: str, screen: Screen, *, ke
         )
 
 
-def run_purge(store: Path, selection: Selection, screen: Screen, *, ask: bool) -> None:
+def run_purge(stores: Sequence[Path], selection: Selection, screen: Screen, *, ask: bool) -> None:
     """Delete letters.
 
     Raises:
         ConfigError: Nobody can be asked whether that is meant.
         LogError: A gateway has the store open.
     """
-    letters = selection.of(_letters(store))
-    records = sum(letter.records for letter in letters)
+    letters = _select(stores, selection)
+    records = sum(kept.letter.records for kept in letters)
     if letters and ask:
         if screen.output is Output.JSON or not screen.err.is_terminal:
             raise ConfigError("purge deletes for good: expected --yes where nobody can be asked")
         typer.confirm(f"Delete {len(letters):,} letters with {records:,} records for good?", abort=True, err=True)
-    if letters:
-        with DeadLetters(store) as writer:
-            writer.remove(letters)
-    screen.result({"purged": [letter.id for letter in letters], "records": records}, f"purged {len(letters):,} letters")
+    with contextlib.ExitStack() as open_now:
+        # All before anything is deleted: a gateway that has one of them open has its way with none.
+        writers = {store: open_now.enter_context(DeadLetters(store)) for store in _stores(letters)}
+        for store, writer in writers.items():
+            writer.remove(kept.letter for kept in letters if kept.store == store)
+    screen.result(
+        {"purged": [kept.letter.id for kept in letters], "records": records}, f"purged {len(letters):,} letters"
+    )
 
 
-def _letters(store: Path) -> list[DeadLetter]:
-    if not store.exists():
-        return []
-    with DeadLetterReader(store) as reader:
-        return reader.letters()
+def _worker(store: Path) -> str:
+    """Whose a store is; the first worker's lies in the folder itself."""
+    name = store.parent.name
+    return name.removeprefix(WORKER) if name.startswith(WORKER) else FIRST
 
 
-def _read(store: Path, letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, Entry]]:
-    if letters:
+def _select(stores: Sequence[Path], selection: Selection) -> list[_Kept]:
+    """Return the letters that are meant, the oldest first.
+
+    An id is of one store only: of several, letters of further workers have the worker's number before theirs.
+    """
+    where: dict[str, Path] = {}
+    letters: list[DeadLetter] = []
+    for store in stores:
+        if not store.exists():
+            continue
+        worker = _worker(store)
+        before = "" if worker == FIRST or len(stores) == 1 else f"{worker}:"
         with DeadLetterReader(store) as reader:
-            yield from reader.read(letters)
+            found = [dataclasses.replace(letter, id=before + letter.id) for letter in reader.letters()]
+        letters += found
+        where |= {letter.id: store for letter in found}
+    if len(stores) > 1:
+        letters.sort(key=lambda letter: letter.arrival_time_unix_nano)
+    return [_Kept(where[letter.id], letter) for letter in selection.of(letters)]
 
 
-def _plain(letter: DeadLetter) -> dict[str, Any]:
-    data = dataclasses.asdict(letter)
-    del data["position"]
-    return data
+def _stores(letters: Sequence[_Kept]) -> list[Path]:
+    return sorted({kept.store for kept in letters})
+
+
+def _read(letters: Sequence[_Kept]) -> Iterator[tuple[_Kept, Entry]]:
+    for store in _stores(letters):
+        with DeadLetterReader(store) as reader:
+            for letter, entry in reader.read([kept.letter for kept in letters if kept.store == store]):
+                yield _Kept(store, letter), entry
 
 
 def _moment(letter: DeadLetter) -> str:

@@ -20,7 +20,7 @@ from telflow.delivery.outgoing import IN_MEMORY, Outgoing
 from telflow.delivery.storage import StorageSettings
 from telflow.placement import FIRST
 
-__all__ = ["DEAD_LETTERS", "INGEST", "QUEUES", "Storage", "place_folder", "place_folders"]
+__all__ = ["DEAD_LETTERS", "INGEST", "QUEUES", "WORKER", "Storage", "place_folder", "place_folders"]
 
 INGEST = "ingest.db"
 """The file of the ingest log in a storage folder."""
@@ -28,7 +28,8 @@ QUEUES = "queues.db"
 """The file of all sending queues."""
 DEAD_LETTERS = "deadletter.db"
 """The file of the dead letters."""
-_WORKER = "worker-"
+WORKER = "worker-"
+"""What the folders of further workers are named after."""
 
 
 def place_folder(folder: Path, place: str) -> Path:
@@ -37,12 +38,12 @@ def place_folder(folder: Path, place: str) -> Path:
     >>> place_folder(Path("state"), "0"), place_folder(Path("state"), "1")
     (PosixPath('state'), PosixPath('state/worker-1'))
     """
-    return folder if place == FIRST else folder / f"{_WORKER}{place}"
+    return folder if place == FIRST else folder / f"{WORKER}{place}"
 
 
 def place_folders(folder: Path) -> list[Path]:
     """Return the folders of all places that a flow has had on this host, as far as there are any."""
-    return [path for path in (folder, *sorted(folder.glob(f"{_WORKER}*"))) if path.is_dir()]
+    return [path for path in (folder, *sorted(folder.glob(f"{WORKER}*"))) if path.is_dir()]
 
 
 class Storage:

@@ -172,3 +172,27 @@ def test_without_a_store_the_gateways_is_used(telflow: Command, tmp_path: Path) 
     with DeadLetters(tmp_path / "state" / "deadletter.db", min_free_bytes=0) as letters:
         letters.add(Entry(Signal.LOGS, b"", 1), origin="a", reason="b")
     assert len(telflow("deadletter", "list", "-o", "json").json) == 1
+
+
+def test_the_letters_of_all_workers(telflow: Command, tmp_path: Path) -> None:
+    """Listed together with whose they are, shown, sent and deleted wherever they lie; all stores must be free."""
+    (tmp_path / "telflow.yaml").write_text("storage: {dir: state}\n")
+    for number, folder in enumerate(["worker-1", ".", "worker-2"]):
+        place = tmp_path / "state" / folder
+        place.mkdir(parents=True, exist_ok=True)
+        with DeadLetters(place / "deadletter.db", min_free_bytes=0) as letters:
+            body = encode(logs(1 + number, first=10 * number))
+            entry = Entry(Signal.LOGS, body, 1 + number, "acme", "protobuf", NOW_NS + number)
+            letters.add(entry, origin="a", reason="b")
+    found = telflow("deadletter", "list", "-o", "json").json
+    assert [(each["worker"], each["records"]) for each in found] == [("1", 1), ("0", 2), ("2", 3)]
+    shown = telflow("deadletter", "show", found[2]["id"], "-o", "json").json
+    assert [row["time_unix_nano"] for row in shown["rows"]] == [21, 22, 23]
+    with DeadLetters(tmp_path / "state" / "worker-2" / "deadletter.db", min_free_bytes=0):
+        assert "another process" in telflow("deadletter", "purge", "--yes").err
+    assert len(telflow("deadletter", "list", "-o", "json").json) == 3
+    with NullOtlpServer(keep=True) as server:
+        done = telflow("deadletter", "replay", found[0]["id"], found[2]["id"], "-t", f"127.0.0.1:{server.grpc_port}")
+        assert (done.code, done.out) == (0, "replayed 2 of 2 letters, 4 records\n")
+    assert [each["worker"] for each in telflow("deadletter", "list", "-o", "json").json] == ["0"]
+    assert telflow("deadletter", "purge", "--yes").out == "purged 1 letters\n"
