@@ -257,7 +257,7 @@ class _Words:
         if self._table is None:
             return self._known.codes(pa.array(words, pa.int64()))
         if words.size and int(words.min()) < 0:
-            return np.where(words < 0, -1, self._table[np.maximum(words, 0)])
+            return np.where(words < 0, np.int64(-1), self._table[np.maximum(words, 0)])
         return self._table[words].astype(np.int64)
 
     def add(self, words: Ints) -> Ints:

@@ -164,3 +164,12 @@ def test_distinct_rows_with_null_indices() -> None:
     """A dictionary array may say null by its indices as well as by an entry."""
     column = pa.DictionaryArray.from_arrays(pa.array([0, None, 1, 0], pa.int32()), pa.array(["a", None]))
     assert distinct_rows([column])[1].tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_slots_have_64_bits(dimensions: int) -> None:
+    """Also those of series not seen before: whoever puts more bits beside a slot loses none of it."""
+    table = SeriesTable([pa.string()] * dimensions, max_series=1 << 16)
+    for start in (0, 5000, 2500):
+        columns = [pa.array([str(n) for n in range(start, start + 5000)])] * dimensions
+        assert table.slots(columns).dtype == np.int64
