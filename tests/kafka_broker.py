@@ -129,6 +129,10 @@ class Broker:
     def pause(self) -> None:
         """Stop the broker's process where it is: connections stay open, nothing answers."""
         self._process.send_signal(19)
+        # Only when the last of its threads stands still has the signal done its work.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any((task / "stat").read_text().rpartition(") ")[2][0] not in "tTZX" for task in tasks.iterdir()):
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Go on after `pause`."""

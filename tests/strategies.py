@@ -26,6 +26,7 @@ _I32 = [0, 1, -1, 2**31 - 1, -(2**31), 127, 128, -128]
 _I64 = [0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1]
 _U32 = [0, 1, 2**32 - 1, 2**31, 0x100, 0x3FF]
 _U64 = [0, 1, 2**64 - 1, 2**63, 1_700_000_000_000_000_000]
+# The one NaN that JSON knows; that protobuf keeps the others is a test of its own.
 _DOUBLES = [0.0, -0.0, float("nan"), float("inf"), float("-inf"), 1.5, -1e300, 5e-324]
 
 _text = st.one_of(st.sampled_from(_TEXTS), st.text(st.characters(codec="utf-8"), max_size=12))
@@ -45,7 +46,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: _text,
     FieldDescriptor.TYPE_BYTES: _bytes,
     FieldDescriptor.TYPE_BOOL: st.booleans(),
-    FieldDescriptor.TYPE_DOUBLE: st.one_of(st.sampled_from(_DOUBLES), st.floats()),
+    FieldDescriptor.TYPE_DOUBLE: st.one_of(st.sampled_from(_DOUBLES), st.floats(allow_nan=False)),
     FieldDescriptor.TYPE_INT32: _numbers(_I32, -(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_SINT32: _numbers(_I32, -(2**31), 2**31 - 1),
     # Open enums (proto3): a number nobody has named yet is kept.
