@@ -132,11 +132,11 @@ def test_protobuf_keeps_the_bits_of_every_nan() -> None:
     """A sign, a payload, a signalling one: as attributes, inside of lists, and as values of points."""
     for bits in (0x7FF8000000000001, 0xFFF8000000000000, 0x7FF0000000000001):
         nan = struct.pack("<Q", bits)
-        logs = REQUESTS[Signal.LOGS]()
+        logs: Any = REQUESTS[Signal.LOGS]()
         attributes = logs.resource_logs.add().scope_logs.add().log_records.add().attributes
         attributes.add(key="one").value.double_value = 1.5
         attributes.add(key="list").value.array_value.values.add().double_value = 1.5
-        metrics = REQUESTS[Signal.METRICS]()
+        metrics: Any = REQUESTS[Signal.METRICS]()
         metric = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
         metric.gauge.data_points.add(as_double=1.5)
         for signal, request in ((Signal.LOGS, logs), (Signal.METRICS, metrics)):
