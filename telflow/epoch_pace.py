@@ -62,6 +62,9 @@ class EpochPace:
         self._ended_s = self._now_s()
 
     def pause_s(self) -> float:
-        """Return how long after this call the source need not be asked again, if it has nothing to give; mostly 0."""
+        """Return how long after this call a source without data need not be asked: mostly 0, at most an epoch."""
         ends = self._asked_s >= self._begun_s + self._interval_s  # the epoch, when this call returns
-        return min(self._waits_s) * _SHARE if ends and len(self._waits_s) == _WAITS else 0.0
+        if not ends or len(self._waits_s) < _WAITS:
+            return 0.0
+        # Never longer than an epoch: others that were slow for a while are no reason to be deaf for as long.
+        return min(min(self._waits_s) * _SHARE, self._interval_s)

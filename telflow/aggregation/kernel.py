@@ -13,10 +13,10 @@ from telflow.aggregation.results import rows_of
 from telflow.aggregation.rows import partial_of
 from telflow.aggregation.settings import AggregateSettings, SessionWindow, nanos
 from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.fields import event_times
 from telflow.series_windows import SeriesResult, SeriesWindows
 from telflow.session_windows import SessionWindows
+from telflow.state_version import state_version
 from telflow.window_logic import Refused, Update
 from telflow.windows import EventWindows
 
@@ -92,11 +92,7 @@ class Aggregation:
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of aggregate: expected version {_STATE_VERSION}, got {state.get('version')}; resume with the "
-                "version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        state_version(state, "aggregate", _STATE_VERSION)
         before = AggregateSettings.model_validate(state["settings"])
         if before.shape() != self._settings.shape():
             old = Aggregation(before)

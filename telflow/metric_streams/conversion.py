@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.metric_points import Temporality
 from telflow.metric_streams.identity import stream_hashes
 from telflow.metric_streams.selection import Converted, Selector, converted, no_value
 from telflow.metric_streams.settings import ConversionSettings
 from telflow.metric_streams.totals import Totals
 from telflow.metric_streams.tracker import StreamTracker, times_of
+from telflow.state_version import state_version
 
 __all__ = ["StreamConversion", "StreamPoints"]
 
@@ -108,11 +108,7 @@ class StreamConversion(ABC):
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of {self.name}: expected version {_STATE_VERSION}, got {state.get('version')}; resume with the "
-                "version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        state_version(state, self.name, _STATE_VERSION)
         self._tracker.restore(state["tracker"])
         self._totals.restore(state["totals"])
 

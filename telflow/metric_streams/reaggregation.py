@@ -24,7 +24,6 @@ from pydantic import Field, model_validator
 from telflow.accounting import split_by_tenant
 from telflow.attributes import drop_attributes, matching_keys
 from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.metric_points import Temporality
 from telflow.metric_streams.identity import stream_hashes
 from telflow.metric_streams.merging import GaugeFunction, latest_points, merge_gauges, merge_points
@@ -37,6 +36,7 @@ from telflow.metric_streams.tracker import NEVER, times_of
 from telflow.rows import replace_column
 from telflow.schema import MetricType, Signal
 from telflow.settings import Duration
+from telflow.state_version import state_version
 from telflow.window_logic import Refused, Update
 
 __all__ = ["GroupSelector", "ReaggregateSettings", "Reaggregation", "split_by_group"]
@@ -230,11 +230,7 @@ class Reaggregation:
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of reaggregate: expected version {_STATE_VERSION}, got {state.get('version')}; resume with "
-                "the version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        state_version(state, "reaggregate", _STATE_VERSION)
         self._adding = {start: TelemetryBatch.from_ipc_bytes(data) for start, data in state["adding"].items()}
         self._gauges = {start: TelemetryBatch.from_ipc_bytes(data) for start, data in state["gauges"].items()}
         self._differences.restore(state["differences"])

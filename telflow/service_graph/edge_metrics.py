@@ -17,11 +17,11 @@ from telflow.accumulator import Measure, Reduce
 from telflow.batch import TelemetryBatch
 from telflow.bounds import Bounds
 from telflow.columns import attribute_lists
-from telflow.errors import BatchError
 from telflow.metric_points import HistogramPoints, SumPoints, Temporality, metrics_batch
 from telflow.schema import Signal
 from telflow.series_windows import SeriesResult, SeriesWindows
 from telflow.service_graph.settings import ServiceGraphSettings, nanos
+from telflow.state_version import state_version
 from telflow.window_logic import Refused, Update
 from telflow.windows import EventWindows, WindowShape
 
@@ -117,11 +117,7 @@ class EdgeMetrics:
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of service_graph: expected version {_STATE_VERSION}, got {state.get('version')}; resume with "
-                "the version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        state_version(state, "service_graph", _STATE_VERSION)
         before = ServiceGraphSettings.model_validate(state["settings"])
         if before.shape() != self._settings.shape():
             old = EdgeMetrics(before)

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telflow.errors import BatchError
 from telflow.hashing import mix
 from telflow.rows import take_rows
 from telflow.schema import Signal
 from telflow.service_graph.halves import dimension_fields, halves_schema
 from telflow.service_graph.settings import ServiceGraphSettings, nanos
+from telflow.state_version import state_version
 from telflow.window_logic import Refused, Update
 
 __all__ = ["Pairing", "edges_schema"]
@@ -147,11 +147,7 @@ class Pairing:
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise BatchError(
-                f"state of service_graph: expected version {_STATE_VERSION}, got {state.get('version')}; resume with "
-                "the version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        state_version(state, "service_graph", _STATE_VERSION)
         with pa.ipc.open_stream(state["open"]) as reader:
             found = reader.read_all().combine_chunks()
         columns = [

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from telflow.aggregation.partial import Partial
 from telflow.aggregation.settings import nanos
 from telflow.batch import TelemetryBatch
-from telflow.errors import BatchError
 from telflow.schema import Signal
 from telflow.series_windows import SeriesWindows
 from telflow.span_metrics.family import Family
 from telflow.span_metrics.rows import CrossedPart, SpanPart, SpanReader, refused_spans
 from telflow.span_metrics.settings import SpanMetricsSettings
+from telflow.state_version import state_version
 from telflow.window_logic import Refused, Update
 
 __all__ = ["SpanMetrics"]
@@ -106,16 +106,10 @@ class SpanMetrics:
         Raises:
             BatchError: Another version of telflow wrote it, in a form this one does not read.
         """
-        version = state.get("version")
-        if version == _STATE_VERSION - 1:  # had one family, of all spans
-            families = {"spans": {name: state[name] for name in ("series", "windows", "life", "totals")}}
-        elif version == _STATE_VERSION:
+        if state_version(state, "span_metrics", _STATE_VERSION - 1, _STATE_VERSION) == _STATE_VERSION:
             families = state["families"]
-        else:
-            raise BatchError(
-                f"state of span_metrics: expected version {_STATE_VERSION - 1} or {_STATE_VERSION}, got {version}; "
-                "resume with the version of telflow that wrote it, or give the step another id to begin anew"
-            )
+        else:  # had one family, of all spans
+            families = {"spans": {name: state[name] for name in ("series", "windows", "life", "totals")}}
         before = SpanMetricsSettings.model_validate(state["settings"])
         if before.shape() != self._settings.shape():
             old = SpanMetrics(before)

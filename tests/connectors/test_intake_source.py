@@ -113,7 +113,7 @@ def test_what_others_have_left_is_emptied_and_ends_when_it_may_be_erased() -> No
 def test_beside_peers_a_source_without_data_waits_quietly_for_their_ends_of_epochs() -> None:
     """Else the engine would go round without a pause; one with data asks to be called again at once."""
     intake = MemoryIntake()
-    source = IntakeSource(intake, wait_s=0, epoch_s=0.0)  # each call ends an epoch
+    source = IntakeSource(intake, wait_s=0, epoch_s=0.045)  # each later call ends an epoch
     part = source.build_part("in", "intake", None)
     for _ in range(3):
         assert part.next_batch() == []

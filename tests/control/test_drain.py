@@ -45,7 +45,7 @@ class _Source(FixedPartitionedSource[int, None]):
 
 def test_a_source_without_data_is_quiet_while_other_inputs_end_their_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it always had to wait for them; one with data is asked again as it wishes."""
-    monkeypatch.setattr(drain_module, "EPOCH", timedelta())  # each call ends an epoch
+    monkeypatch.setattr(drain_module, "EPOCH", timedelta(milliseconds=45))  # each later call ends an epoch
     items: list[int] = []
     flow = Dataflow("two")
     op.output("out", op.input("in", flow, _Source(items)), TestingSink([]))

@@ -54,3 +54,10 @@ def test_a_wait_that_became_short_is_found_out() -> None:
     pauses = [engine.epoch(0.001)[-1] for _ in range(60)]
     assert pauses[0] > 0.4
     assert pauses[-1] < 0.01
+
+
+def test_a_long_wait_does_not_make_it_deaf_for_as_long() -> None:
+    """Others that took far longer than an epoch for a while: the source is asked once an epoch all the same."""
+    engine = Engine()
+    pauses = [engine.epoch(30.0)[-1] for _ in range(5)]
+    assert pauses == [0.0, 0.0, 0.0, 1.0, 1.0]
