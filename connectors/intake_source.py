@@ -21,6 +21,8 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _IDLE_CALLS = 200
 _IDLE_WAIT_S = 0.01
 """How long a call waits at least after so many without data: a cluster at rest takes half as much of the processor."""
+_FIRST_WAIT = 0.25
+"""Share of an epoch that is taken for the wait at its end before one is known: the first after a start are long."""
 
 
 class IntakeSource(FixedPartitionedSource[TelemetryBatch, int]):
@@ -98,7 +100,8 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
         self._resumable = intake if isinstance(intake, ResumableIntake) else None
         self._snapshotted: int | None = None
         self._rests = False
-        self._pace = None if source.epoch_s is None else EpochPace(source.epoch_s)
+        epoch_s = source.epoch_s
+        self._pace = None if epoch_s is None else EpochPace(epoch_s, first_s=epoch_s * _FIRST_WAIT)
         self._due = _LONG_AGO
         self._idle_calls = 0
 
@@ -134,7 +137,7 @@ class _IntakePartition(StatefulSourcePartition[TelemetryBatch, int]):
             self._position = self._resumable.position
         self._idle_calls = 0 if batches else self._idle_calls + 1
         # Counted from the call, as the engine counts.
-        pause_s = 0.0 if batches or self._pace is None else self._pace.pause_s()
+        pause_s = 0.0 if self._pace is None else self._pace.pause_s(idle=not batches)
         self._due = asked + timedelta(seconds=pause_s) if pause_s else _LONG_AGO
         return batches
 

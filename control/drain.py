@@ -129,7 +129,7 @@ def _parts(flow: Dataflow) -> Iterator[object]:
 class _Pace:
     """Asks a partition only when it wants to be asked, but looks at the drain more often.
 
-    One that has nothing to give is quiet while its epoch has ended and those of other inputs have not.
+    It is quiet while its epoch has ended and those of other inputs have not.
     """
 
     def __init__(self, part: StatefulSourcePartition[Any, Any] | StatelessSourcePartition[Any], drain: Drain) -> None:
@@ -154,7 +154,7 @@ class _Pace:
                 self._drain.open_parts -= 1
                 raise
             self._due = self._part.next_awake()
-        pause_s = 0.0 if not isinstance(items, Sized) or len(items) else self.epochs.pause_s()
+        pause_s = self.epochs.pause_s(idle=isinstance(items, Sized) and not len(items))
         self._quiet_until = asked + timedelta(seconds=pause_s) if pause_s else None
         return items
 

@@ -48,19 +48,19 @@ class Times:
 
     detected_s: dict[str, list[float]] = field(default_factory=dict)
     again_s: dict[str, list[float]] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+    """What took longer than it may, and how much of the processors' time other machines had taken meanwhile."""
     other: list[str] = field(default_factory=list)
     """Losses that no hit explains: on a machine that is itself stopped now and then there are some."""
 
-    def add(self, what: str, detected_s: float, again_s: float) -> None:
-        """Note a hit."""
+    def add(self, what: str, detected_s: float, again_s: float, stolen: float) -> None:
+        """Note a hit, with the share of the processors' time stolen from when it was noticed."""
         self.detected_s.setdefault(what, []).append(detected_s)
         self.again_s.setdefault(what, []).append(again_s)
-
-    @property
-    def late(self) -> list[str]:
-        """What took longer than it may."""
-        late = [f"{what}: noticed after {max(s):.1f} s" for what, s in self.detected_s.items() if max(s) > DETECTED_S]
-        return late + [f"{what}: again after {max(s):.1f} s" for what, s in self.again_s.items() if max(s) > AGAIN_S]
+        if detected_s > DETECTED_S:
+            self.late.append(f"{what}: noticed after {detected_s:.1f} s")
+        if again_s > AGAIN_S:
+            self.late.append(f"{what}: again after {again_s:.1f} s, {stolen:.0%} of the processors' time stolen")
 
     def lines(self) -> list[str]:
         """One line for each kind of hit."""
@@ -110,6 +110,7 @@ def _hit_worker(
     lost = number in (signal.SIGKILL, signal.SIGSTOP)
     pids = [member["pid"] for member in status["workers"]]
     hit_s = time.time()
+    before_ticks = _ticks()
     os.kill(pids[worker], number)
     status = _until(cluster, lambda s: s["state"] != "running" or s["generation"] > before)
     noticed_s = time.time()
@@ -122,7 +123,7 @@ def _hit_worker(
         return status
     if lost:
         noticed_s = status["last_loss"]["time_unix_nano"] / 1e9
-    times.add(f"worker {number.name}", noticed_s - hit_s, again_s - noticed_s)
+    times.add(f"worker {number.name}", noticed_s - hit_s, again_s - noticed_s, _stolen(before_ticks))
     return status
 
 
@@ -136,9 +137,10 @@ def _hit_supervisor(
     assert code == (-number if number is signal.SIGKILL else 0), cluster.log
     assert gone(pids)
     ended_s = time.time()
+    before_ticks = _ticks()
     cluster = running.enter_context(gateway(folder, "--cluster", "cluster.yaml"))
     _until(cluster, lambda s: s["state"] == "running")
-    times.add(f"supervisor {number.name}", ended_s - hit_s, time.time() - ended_s)
+    times.add(f"supervisor {number.name}", ended_s - hit_s, time.time() - ended_s, _stolen(before_ticks))
     return cluster
 
 
@@ -152,12 +154,25 @@ def _stop_supervisor(cluster: Supervised, load: Load, times: Times) -> None:
     load.more(5)
     time.sleep(max(0.0, hit_s + _STOPPED_S - time.time()))
     continued_s = time.time()
+    before_ticks = _ticks()
     cluster.process.send_signal(signal.SIGCONT)
     status = _until(cluster, lambda s: s["state"] == "running")
     if status["generation"] != before["generation"]:
         times.other.append(f"SIGSTOP of the supervisor: {status['last_loss']['reason']}")
         return
-    times.add("supervisor SIGSTOP", noticed_s - hit_s, time.time() - continued_s)
+    times.add("supervisor SIGSTOP", noticed_s - hit_s, time.time() - continued_s, _stolen(before_ticks))
+
+
+def _ticks() -> tuple[int, int]:
+    """What the processors have spent so far, and how much of it on other machines (proc(5), /proc/stat)."""
+    first = Path("/proc/stat").read_text().partition("\n")[0]
+    spent = [int(ticks) for ticks in first.split()[1:9]]
+    return sum(spent), spent[7]
+
+
+def _stolen(before: tuple[int, int]) -> float:
+    spent, stolen = (now - then for now, then in zip(_ticks(), before, strict=True))
+    return stolen / max(1, spent)
 
 
 def _until(cluster: Supervised, reached: Any) -> dict[str, Any]:

@@ -110,22 +110,26 @@ def test_what_others_have_left_is_emptied_and_ends_when_it_may_be_erased() -> No
     assert committed == [1]
 
 
-def test_beside_peers_a_source_without_data_waits_quietly_for_their_ends_of_epochs() -> None:
-    """Else the engine would go round without a pause; one with data asks to be called again at once."""
+def test_beside_peers_a_source_waits_quietly_for_their_ends_of_epochs() -> None:
+    """Else the engine would go round without a pause; before an epoch's end it asks to be called again at once."""
     intake = MemoryIntake()
-    source = IntakeSource(intake, wait_s=0, epoch_s=0.045)  # each later call ends an epoch
+    source = IntakeSource(intake, wait_s=0, epoch_s=0.3)
     part = source.build_part("in", "intake", None)
-    for _ in range(3):
-        assert part.next_batch() == []
-        assert part.next_awake() == datetime(1970, 1, 1, tzinfo=UTC)
-        part.snapshot()
-        threading.Event().wait(0.05)
-    before = datetime.now(UTC)
-    assert part.next_batch() == []
-    awake = part.next_awake()
-    assert awake is not None
-    assert (awake - before).total_seconds() >= 0.04
+
+    def pause_s(batches: int) -> float:
+        before = datetime.now(UTC)
+        assert len(list(part.next_batch())) == batches
+        awake = part.next_awake()
+        assert awake is not None
+        return max(0.0, (awake - before).total_seconds())
+
+    assert pause_s(0) == 0
+    threading.Event().wait(0.3)
+    assert pause_s(0) >= 0.9 * 0.25 * 0.3  # a quarter of an epoch is taken for the first wait
     part.snapshot()
+    threading.Event().wait(0.4)  # which in truth is longer, as is the next epoch
+    assert pause_s(0) >= 0.25 * 0.3  # without data by the longest, but no longer than that
+    part.snapshot()
+    threading.Event().wait(0.4)
     intake.accept(request())
-    assert part.next_batch() != []
-    assert part.next_awake() == datetime(1970, 1, 1, tzinfo=UTC)
+    assert pause_s(1) >= 0.9 * 0.25 * 0.3  # with data by the shortest
