@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -30,6 +31,9 @@ _LOG = logging.getLogger(__name__)
 _FRAME_BYTES = 1 << 20
 _WINDOW_BYTES = 4 << 20
 _STATUS_DETAILS = "grpc-status-details-bin"
+_QUIET_S = 0.25
+"""A stopping server is left by its clients within milliseconds. One that does not answer, or is a probe that only
+connects, would hold it up for all of its grace."""
 
 
 class GrpcServer:
@@ -100,9 +104,15 @@ class GrpcServer:
         return bound
 
     def stop(self, grace_s: float) -> None:
-        """Accept nothing more, let requests under way finish for up to `grace_s` seconds, close the port."""
+        """Accept nothing more, let requests under way finish for up to `grace_s` seconds, close the port.
+
+        One that has not arrived as a whole is under way no longer than others are, and a moment.
+        """
         if self._server is not None:
-            self._server.stop(grace_s).wait()
+            stopped = self._server.stop(grace_s)
+            while not stopped.wait(_QUIET_S):
+                if self._methods.idle_since_asked:
+                    self._server.stop(None)
             self._server = None
         if self._pool is not None:
             self._pool.shutdown()
@@ -119,6 +129,16 @@ class _ExportMethods:
         self._on_refusal = on_refusal
         self._tenant_header = tenant_header
         self._clients = clients
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._called = False
+
+    @property
+    def idle_since_asked(self) -> bool:
+        """Whether nothing was under way since this was asked last."""
+        with self._lock:
+            called, self._called = self._called, self._under_way > 0
+            return not called
 
     def handlers(self) -> list[_Handler]:
         """Return what a `grpc.Server` looks calls up in."""
@@ -130,6 +150,16 @@ class _ExportMethods:
 
     def _method(self, signal: Signal) -> _Method:
         def export(payload: bytes, context: grpc.ServicerContext) -> bytes:
+            with self._lock:
+                self._under_way += 1
+                self._called = True
+            try:
+                return answer(payload, context)
+            finally:
+                with self._lock:
+                    self._under_way -= 1
+
+        def answer(payload: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 if self._clients is not None:
                     self._clients.check_grpc(context.auth_context())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -13,7 +15,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServ
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from connectors.otlp.grpc_server import GrpcServer
 from connectors.otlp.protocol import RPC_METHODS
+from connectors.otlp.reception import Reception
+from connectors.otlp.settings import GrpcServerSettings
 from telflow import Signal
 from telflow.accounting import LedgerRow, Outcome
 from telflow.delivery.intake import MemoryIntake, RequestMeta
@@ -209,3 +214,12 @@ def test_a_stopping_receiver_lets_requests_under_way_finish(start: Start) -> Non
         running.stop()
         call.result()
     assert len(running.taken()) == 1
+
+
+def test_who_only_connects_does_not_hold_up_a_stop() -> None:
+    """A probe of the port, or a client that has gone away silently, is not a request under way."""
+    server = GrpcServer(GrpcServerSettings(endpoint="127.0.0.1:0"), Reception(MemoryIntake()))
+    with socket.create_connection(("127.0.0.1", server.start())):
+        begun_s = time.monotonic()
+        server.stop(grace_s=120)
+        assert time.monotonic() - begun_s < 60
