@@ -87,6 +87,10 @@ class ClusterSettings(Settings):
     drain_timeout: Duration = timedelta(seconds=30)
     """How long a drain may take; what is not done then is done after the next start."""
 
+    restart_drain_timeout: Duration = timedelta(seconds=2)
+    """The same for the drain before all start again because one worker was told to end: senders wait for the start.
+    One that is cut short is like a lost worker: destinations may get an epoch's data again."""
+
     backup_interval: Duration = timedelta()
     """How long state that is no longer needed is kept. With several hosts set it to the time between backups, so that
     copies taken one after the other still have an epoch in common."""

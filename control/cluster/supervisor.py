@@ -108,11 +108,12 @@ class Supervisor:
         self._now_s = now_s
         self._stopping = False
         self._again = False  # drain, and start again
+        self._soon = False  # as above, without waiting for long
         self._hurry = False
         self._has_run = False
         self._running_since_s = 0.0
         # Of the generation that runs:
-        self._due_s = 0.0
+        self._due_s = self._draining_since_s = 0.0
         self._going = self._finished = False
         self._input_ended_s: float | None = None
         self._lost_at_s: float | None = None
@@ -176,7 +177,7 @@ class Supervisor:
         self.state = "starting"
         await self._start()
         self._due_s = self._now_s() + self._settings.start_timeout.total_seconds()
-        self._going = self._finished = False
+        self._going = self._finished = self._soon = False
         self._input_ended_s = None
         tick_s = self._now_s()
         while True:
@@ -190,6 +191,9 @@ class Supervisor:
             if loss is not None:
                 await self._lose(loss, now_s)
                 return loss
+            if self._cuts_drain_short(now_s):
+                await self._abandon()
+                return None
             if all(member.status is not None for member in self.members):
                 return None
             if self.state == "starting" and (self._stopping or self._again):
@@ -224,6 +228,7 @@ class Supervisor:
             return
         if self._stopping or self._again:
             self.state = "draining"
+            self._draining_since_s = now_s
             self._due_s = now_s + self._settings.drain_timeout.total_seconds()
             await self._order("drain")
         elif any(member.beat.get("input_open", True) for member in self.members):
@@ -335,7 +340,7 @@ class Supervisor:
         elif "asked" in message:
             self._joined.discard(event.node)
             self._note(f"host {event.node} leaves")
-            self._again = True
+            self._again, self._soon = True, False
         elif "failed" in message and event.generation == self.generation:
             return Loss(None, message["failed"]["error"], int(ExitCode.UNAVAILABLE))
         return None
@@ -350,7 +355,7 @@ class Supervisor:
             member.beat = message["beat"]
         elif "asked" in message:
             self._note(f"worker {member.index} got {message['asked']}: all drain and start again")
-            self._again = True
+            self._again = self._soon = True
         elif "ended" in message:
             member.ended = message["ended"]
             if self.generation != self._lost_generation:
@@ -383,6 +388,20 @@ class Supervisor:
         if self.state == "running":
             self.restarts.ran(now_s - self._running_since_s)
         self._note(str(loss))
+        await self._abandon()
+
+    def _cuts_drain_short(self, now_s: float) -> bool:
+        """Whether a drain that only precedes a new start has taken long enough."""
+        if self.state != "draining" or not self._soon or self._stopping or self._changed is not None:
+            return False
+        cut = now_s - self._draining_since_s > self._settings.restart_drain_timeout.total_seconds()
+        if cut and any(member.status is None for member in self.members):
+            self._note("not drained yet: all start again from the last finished epoch")
+            return True
+        return False
+
+    async def _abandon(self) -> None:
+        """End all workers at once; what they did since the last finished epoch is done again."""
         self.unsure += sum(member.lost_records for member in self.members)
         self._lost_generation = self.generation
         self.ended = {key: said for key, said in self.ended.items() if key[0] != self.generation}

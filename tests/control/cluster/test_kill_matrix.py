@@ -53,6 +53,22 @@ def test_a_worker_hit_by_any_signal_is_missed_and_all_go_on_with_exact_windows(t
     assert len({service for service, _, _ in windows(tmp_path)}) == 4
 
 
+def test_a_drain_before_a_new_start_is_cut_short_and_windows_stay_exact(tmp_path: Path) -> None:
+    """No time at all for it, after a signal to one worker: no loss is counted, all go on from the last epoch."""
+    (tmp_path / "cluster.yaml").write_text(
+        "hosts: {local: {address: 127.0.0.1, workers: 2}}\nport: 0\nrecovery_dir: state\nrestart_drain_timeout: 0s\n"
+    )
+    with Supervised(tmp_path, "--cluster", "cluster.yaml") as cluster:
+        status = cluster.running()
+        for generation in (2, 3):
+            os.kill(status["workers"][0]["pid"], signal.SIGTERM)
+            status = cluster.running(generation)
+            assert (status["generation"], status["restarts"]) == (generation, 0)
+        assert cluster.stop() == 0
+        assert "not drained yet" in cluster.log
+    assert windows(tmp_path)
+
+
 def test_a_supervisor_hit_by_any_signal_leaves_no_orphans_and_a_new_one_goes_on(tmp_path: Path) -> None:
     """SIGKILL takes the workers along; SIGTERM and SIGINT drain; SIGSTOP leaves the workers working."""
     counted = 0
