@@ -111,7 +111,7 @@ class GrpcServer:
         if self._server is not None:
             stopped = self._server.stop(grace_s)
             while not stopped.wait(_QUIET_S):
-                if self._methods.idle_since_asked:
+                if self._methods.were_idle():
                     self._server.stop(None)
             self._server = None
         if self._pool is not None:
@@ -133,9 +133,8 @@ class _ExportMethods:
         self._under_way = 0
         self._called = False
 
-    @property
-    def idle_since_asked(self) -> bool:
-        """Whether nothing was under way since this was asked last."""
+    def were_idle(self) -> bool:
+        """Return whether nothing was under way since this was called last."""
         with self._lock:
             called, self._called = self._called, self._under_way > 0
             return not called

@@ -355,7 +355,8 @@ class Supervisor:
             member.beat = message["beat"]
         elif "asked" in message:
             self._note(f"worker {member.index} got {message['asked']}: all drain and start again")
-            self._again = self._soon = True
+            self._soon = self._soon or not self._again  # a host that leaves, and has told its workers, is waited for
+            self._again = True
         elif "ended" in message:
             member.ended = message["ended"]
             if self.generation != self._lost_generation:
