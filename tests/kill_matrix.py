@@ -10,6 +10,7 @@ how long from then until all workers run again. What must hold is what `tests.ga
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import signal
 import statistics
@@ -25,7 +26,7 @@ from typing import Any
 from rich.progress import Progress
 
 from tests.gateway_cluster import DECISION_WAIT_S, Destination, Found, Load, free_port, gateway, gateway_settings
-from tests.supervised import Supervised, gone
+from tests.supervised import ROOT, Supervised, gone
 
 __all__ = ["SIGNALS", "Times", "kill_matrix"]
 
@@ -192,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args(arguments)
     hits = [(number, worker) for number in SIGNALS for worker in range(3)] * options.rounds
+    for package in ("telflow", "operators", "connectors", "flows", "control"):
+        compileall.compile_dir(ROOT / package, quiet=1)  # as installing does: else each start would read the sources
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="telflow-kill-matrix-") as folder:
         found, times = kill_matrix(Path(folder), hits, SIGNALS * options.rounds)
