@@ -55,7 +55,7 @@ class Times:
     """Losses that no hit explains: on a machine that is itself stopped now and then there are some."""
 
     def add(self, what: str, detected_s: float, again_s: float, stolen: float) -> None:
-        """Note a hit, with the share of the processors' time stolen from when it was noticed."""
+        """Note a hit, with the share of the processors' time that other machines had taken meanwhile."""
         self.detected_s.setdefault(what, []).append(detected_s)
         self.again_s.setdefault(what, []).append(again_s)
         if detected_s > DETECTED_S:
